@@ -1,0 +1,15 @@
+//! presignd decides who may move which file, from where, until when, and lets S3 move the bytes.
+//!
+//! The rooms, from the ground up; a room imports only from rooms below its own level:
+//!
+//! | level | rooms |
+//! |---|---|
+//! | 5 | `cli`, `app` |
+//! | 4 | `http`, `dev` |
+//! | 3 | `domain` |
+//! | 2 | `db`, `s3`, `auth` |
+//! | 1 | `signing`, `policy` |
+//! | 0 | `model`, `config`, `clock` |
+
+pub mod clock;
+pub mod model;

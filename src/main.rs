@@ -1,0 +1,3 @@
+//! The `presignd` binary.
+
+fn main() {}

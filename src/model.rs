@@ -1,0 +1,39 @@
+//! The vocabulary that every other room shares: validated values and the upload state machine.
+//!
+//! Every type here is built by a constructor that validates and never rewrites, so a value that exists is a value
+//! that the rules allow. Nothing in this room does I/O or reads a clock.
+
+pub mod byte_size;
+pub mod content_type;
+pub mod digest;
+pub mod file_name;
+pub mod intent;
+pub mod metadata;
+pub mod network;
+pub mod object_key;
+pub mod principal;
+
+pub use byte_size::ByteSize;
+pub use content_type::{ContentType, MediaRange};
+pub use digest::{ETag, Sha256Digest};
+pub use file_name::FileName;
+pub use intent::{IntentEvent, IntentId, IntentState, Transition, UploadMethod};
+pub use metadata::Metadata;
+pub use network::{ClientNetwork, IpScope};
+pub use object_key::ObjectKey;
+pub use principal::{Principal, Scope};
+
+/// A value that a rule refused. The message states the rule and never echoes secrets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}")]
+pub struct Invalid {
+    /// What is allowed, as a sentence fragment such as `must be 1 to 1024 bytes of UTF-8`.
+    pub rule: String,
+}
+
+impl Invalid {
+    /// An error stating `rule`.
+    pub fn new(rule: impl Into<String>) -> Self {
+        Self { rule: rule.into() }
+    }
+}

@@ -1,0 +1,237 @@
+//! The life of an upload.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Invalid;
+
+/// Identifies an upload or download intent: a UUID version 7 (RFC 9562), so that ids sort by time of issue and the
+/// tables can be partitioned by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct IntentId(Uuid);
+
+impl IntentId {
+    /// A new id that carries `now`. Ids made within one millisecond by one process still ascend.
+    pub fn at(now: DateTime<Utc>) -> Self {
+        thread_local! {
+            static CONTEXT: uuid::ContextV7 = const { uuid::ContextV7::new() };
+        }
+        let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
+        let timestamp = CONTEXT.with(|context| uuid::Timestamp::from_unix(context, seconds, now.timestamp_subsec_nanos()));
+        Self(Uuid::new_v7(timestamp))
+    }
+
+    /// The id read back from a row.
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// The UUID.
+    pub const fn uuid(self) -> Uuid {
+        self.0
+    }
+
+    /// 32 lower-case hexadecimal digits, the form used in object keys.
+    pub fn hex(self) -> String {
+        self.0.simple().to_string()
+    }
+}
+
+impl FromStr for IntentId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match Uuid::try_parse(text) {
+            Ok(uuid) if uuid.get_version_num() == 7 => Ok(Self(uuid)),
+            _ => Err(Invalid::new("must be an id that this service gave out (a UUID, version 7)")),
+        }
+    }
+}
+
+impl fmt::Display for IntentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// How the bytes travel to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UploadMethod {
+    /// A presigned `PUT Object`.
+    Put,
+    /// A presigned `POST Object` form.
+    Post,
+}
+
+impl UploadMethod {
+    /// The name used in JSON, policies and the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Post => "post",
+        }
+    }
+}
+
+impl fmt::Display for UploadMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for UploadMethod {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "put" => Ok(Self::Put),
+            "post" => Ok(Self::Post),
+            _ => Err(Invalid::new("must be \"put\" or \"post\"")),
+        }
+    }
+}
+
+/// Where an upload stands. Everything but `Issued` is final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntentState {
+    /// A URL was handed out; nothing has been verified yet.
+    Issued,
+    /// The object was seen in the store and is what was promised.
+    Confirmed,
+    /// The object was seen in the store and is not what was promised.
+    Rejected,
+    /// The owner gave it up.
+    Aborted,
+    /// Its time ran out before an object was verified.
+    Expired,
+}
+
+impl IntentState {
+    /// All states, for tables and tests.
+    pub const ALL: [Self; 5] = [Self::Issued, Self::Confirmed, Self::Rejected, Self::Aborted, Self::Expired];
+
+    /// The name used in JSON and the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Confirmed => "confirmed",
+            Self::Rejected => "rejected",
+            Self::Aborted => "aborted",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// What `event` does to an upload in this state: the whole state machine.
+    pub const fn on(self, event: IntentEvent) -> Transition {
+        match (self, event) {
+            (Self::Issued, event) => Transition::To(event.target()),
+            (Self::Confirmed, IntentEvent::Confirm)
+            | (Self::Rejected, IntentEvent::Reject)
+            | (Self::Aborted, IntentEvent::Abort)
+            | (Self::Expired, IntentEvent::Expire) => Transition::AlreadyThere,
+            (Self::Confirmed | Self::Rejected | Self::Aborted | Self::Expired, _) => Transition::NotAllowed,
+        }
+    }
+}
+
+impl fmt::Display for IntentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for IntentState {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| Invalid::new("must be one of: issued, confirmed, rejected, aborted, expired"))
+    }
+}
+
+/// What can happen to an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntentEvent {
+    /// The stored object matched.
+    Confirm,
+    /// The stored object did not match.
+    Reject,
+    /// The owner gave it up.
+    Abort,
+    /// Its deadline passed.
+    Expire,
+}
+
+impl IntentEvent {
+    /// All events, for tables and tests.
+    pub const ALL: [Self; 4] = [Self::Confirm, Self::Reject, Self::Abort, Self::Expire];
+
+    /// The state that this event leads to where it is allowed.
+    pub const fn target(self) -> IntentState {
+        match self {
+            Self::Confirm => IntentState::Confirmed,
+            Self::Reject => IntentState::Rejected,
+            Self::Abort => IntentState::Aborted,
+            Self::Expire => IntentState::Expired,
+        }
+    }
+}
+
+/// The outcome of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transition {
+    /// The upload moves to this state.
+    To(IntentState),
+    /// It is in the event's target state already: repeating is success.
+    AlreadyThere,
+    /// It is in another final state.
+    NotAllowed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_issued_moves_and_repeats_are_harmless() {
+        for state in IntentState::ALL {
+            for event in IntentEvent::ALL {
+                let expected = if state == IntentState::Issued {
+                    Transition::To(event.target())
+                } else if state == event.target() {
+                    Transition::AlreadyThere
+                } else {
+                    Transition::NotAllowed
+                };
+                assert_eq!(state.on(event), expected, "{state} on {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for state in IntentState::ALL {
+            assert_eq!(state.as_str().parse::<IntentState>().unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn ids_ascend_carry_their_time_and_refuse_other_versions() {
+        let now = DateTime::from_timestamp(1_800_000_000, 123_000_000).unwrap();
+        let ids: Vec<_> = (0..1000).map(|_| IntentId::at(now)).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+        let millis = ids[0].uuid().as_u128() >> 80;
+        assert_eq!(millis, 1_800_000_000_123);
+        assert_eq!(ids[0].to_string().parse::<IntentId>().unwrap(), ids[0]);
+        assert!("6f1e7f0a-0f0b-4b52-9d0b-3c9b1a6b0e11".parse::<IntentId>().is_err());
+        assert!("nonsense".parse::<IntentId>().is_err());
+    }
+}

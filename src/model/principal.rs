@@ -1,0 +1,52 @@
+//! Who is asking.
+
+use std::fmt;
+
+/// What a token may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Issue, renew, confirm and abort uploads.
+    Upload,
+    /// Issue downloads.
+    Download,
+    /// Operate the service.
+    Admin,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Upload => "upload",
+            Self::Download => "download",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+/// An authenticated user. Issuer and subject identify it together: two issuers may both know an `alice`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// `iss` of the token.
+    pub issuer: String,
+    /// `sub` of the token.
+    pub subject: String,
+    /// The tenant claim, where the issuer has one configured.
+    pub tenant: Option<String>,
+    /// Whether the token carries the scope configured for uploads (or none is configured).
+    pub can_upload: bool,
+    /// Whether the token carries the scope configured for downloads (or none is configured).
+    pub can_download: bool,
+    /// Whether the token carries the scope configured for administration. Never true unless one is configured.
+    pub can_administer: bool,
+}
+
+impl Principal {
+    /// Whether this principal may do what `scope` covers.
+    pub const fn has(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Upload => self.can_upload,
+            Scope::Download => self.can_download,
+            Scope::Admin => self.can_administer,
+        }
+    }
+}
