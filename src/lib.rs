@@ -12,4 +12,5 @@
 //! | 0 | `model`, `config`, `clock` |
 
 pub mod clock;
+pub mod config;
 pub mod model;
