@@ -1,0 +1,102 @@
+//! What one signature costs. The target is a microsecond for a URL when the day's key is cached.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use divan::{AllocProfiler, Bencher, black_box, counter::ItemsCount};
+use presignd::{
+    model::{Metadata, ObjectKey},
+    signing::{Addressing, Credentials, Endpoint, Method, PostForm, PresignRequest, Signer},
+};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+const EXPIRES_IN: Duration = Duration::from_secs(300);
+const KEY: &str = "uploads/2027/01/0197f3c2a9d17a3c8f0e5b6d7c8e9fa0-lorem-ipsum.pdf";
+
+fn main() {
+    divan::main();
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::days(20_000)
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::parse(KEY).expect("the key is valid")
+}
+
+fn signer(session_token: Option<&str>) -> Signer {
+    let endpoint = Endpoint::new("https://s3.eu-central-1.amazonaws.com", "example-bucket", Addressing::VirtualHosted)
+        .expect("the endpoint is valid");
+    let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into();
+    let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", secret, session_token.map(Into::into), None);
+    Signer::new(credentials, "eu-central-1", Arc::new(endpoint))
+}
+
+fn bench_presign(bencher: Bencher<'_, '_>, signer: &Signer, request: &PresignRequest<'_>) {
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| signer.presign(black_box(request), now(), EXPIRES_IN));
+}
+
+#[divan::bench]
+fn presign_get(bencher: Bencher<'_, '_>) {
+    let key = key();
+    let request = PresignRequest { method: Method::Get, key: &key, query: Vec::new(), headers: Vec::new() };
+    bench_presign(bencher, &signer(None), &request);
+}
+
+#[divan::bench]
+fn presign_get_by_a_session(bencher: Bencher<'_, '_>) {
+    let key = key();
+    let request = PresignRequest { method: Method::Get, key: &key, query: Vec::new(), headers: Vec::new() };
+    bench_presign(bencher, &signer(Some(&"IQoJb3JpZ2luX2VjEJr//+/=".repeat(30))), &request);
+}
+
+#[divan::bench]
+fn presign_put_with_headers(bencher: Bencher<'_, '_>) {
+    let key = key();
+    let headers = [("content-length", "77000"), ("content-type", "application/pdf"), ("if-none-match", "*")];
+    let headers = headers.map(|(name, value)| (Cow::from(name), Cow::from(value))).into();
+    let request = PresignRequest { method: Method::Put, key: &key, query: Vec::new(), headers };
+    bench_presign(bencher, &signer(None), &request);
+}
+
+#[divan::bench]
+fn presign_post_form(bencher: Bencher<'_, '_>) {
+    let (signer, key, metadata) = (signer(None), key(), Metadata::default());
+    let form = PostForm {
+        key: &key,
+        content_length: 77_000,
+        content_type: "application/pdf",
+        checksum_sha256: None,
+        metadata: &metadata,
+        success_action_status: 201,
+    };
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| signer.presign_post(black_box(&form), now(), EXPIRES_IN));
+}
+
+#[divan::bench]
+fn presign_10_000_parts(bencher: Bencher<'_, '_>) {
+    let (signer, key) = (signer(None), key());
+    bencher.counter(ItemsCount::new(10_000_u32)).bench_local(|| {
+        for part_number in 1..=10_000 {
+            let query = vec![
+                (Cow::from("partNumber"), Cow::from(part_number.to_string())),
+                (Cow::from("uploadId"), Cow::from("2~iCw_lDY8VoBhoRrIJbPMrUqnE3Z-3Qh")),
+            ];
+            let request = PresignRequest { method: Method::Put, key: &key, query, headers: Vec::new() };
+            black_box(signer.presign(&request, now(), EXPIRES_IN).expect("the request can be signed"));
+        }
+    });
+}
+
+/// A fresh signer has to derive the key of the day first.
+#[divan::bench]
+fn presign_first_of_the_day(bencher: Bencher<'_, '_>) {
+    let key = key();
+    let request = PresignRequest { method: Method::Get, key: &key, query: Vec::new(), headers: Vec::new() };
+    bencher
+        .with_inputs(|| signer(None))
+        .bench_local_values(|signer| signer.presign(black_box(&request), now(), EXPIRES_IN));
+}
