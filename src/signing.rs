@@ -171,13 +171,13 @@ mod tests {
 
     #[test]
     fn expires_at_counts_from_the_signed_second() {
-        let expires_at = validity(Duration::from_secs(60), None).unwrap().expires_at;
+        let expires_at = validity(Duration::from_mins(1), None).unwrap().expires_at;
         assert_eq!(expires_at, published_example::now() + TimeDelta::seconds(60));
     }
 
     #[test]
     fn credentials_must_outlive_what_they_sign() {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         assert!(validity(minute, Some(TimeDelta::seconds(60))).is_ok());
         let refused = validity(minute, Some(TimeDelta::milliseconds(59_999)));
         assert!(matches!(refused, Err(SigningError::CredentialsExpireFirst { .. })));

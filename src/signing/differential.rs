@@ -328,7 +328,7 @@ async fn aws_sdk_s3_presigns_the_same() {
 
     let presigning = PresigningConfig::builder()
         .start_time(SystemTime::from(published_example::now()))
-        .expires_in(Duration::from_secs(86_400))
+        .expires_in(Duration::from_hours(24))
         .build()
         .unwrap();
     for (url, addressing) in [

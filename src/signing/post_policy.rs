@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::signing::{Credentials, published_example, signing_key::SigningKeyCache};
 
-    const FIVE_MINUTES: Duration = Duration::from_secs(300);
+    const FIVE_MINUTES: Duration = Duration::from_mins(5);
 
     fn presign(signer: &Signer, key: &str, success_action_status: u16) -> Result<PresignedPost, SigningError> {
         let entries = [("case", "42"), ("by", "a \"b\"")].map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::signing::{Credentials, published_example};
 
-    const DAY: Duration = Duration::from_secs(86_400);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn request<'a>(
         key: &'a ObjectKey,
