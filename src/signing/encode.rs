@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 
+use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
+
 /// Percent-encodes everything but the unreserved characters of RFC 3986 section 2.3, with upper-case hexadecimal, as
 /// `UriEncode` of the `SigV4` specification demands for names and values of a query.
 pub(super) fn component(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(is_unreserved) {
+    if text.chars().all(is_unreserved) {
         return Cow::Borrowed(text);
     }
     let mut encoded = String::with_capacity(text.len() + text.len() / 2);
@@ -18,7 +20,7 @@ pub(super) fn component(text: &str) -> Cow<'_, str> {
 
 /// Appends an object key, encoded once and with its slashes kept: S3 neither encodes twice nor normalises paths.
 pub(super) fn push_key(out: &mut String, key: &str) {
-    push_encoded(out, key, |byte| byte == b'/' || is_unreserved(byte));
+    push_encoded(out, key, |c| c == '/' || is_unreserved(c));
 }
 
 /// The canonical query string of names and values that are encoded already: sorted by encoded name, then by value.
@@ -36,30 +38,40 @@ pub(super) fn canonical_query(mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)>) -> S
     query
 }
 
-/// Appends lower-case hexadecimal.
-pub(super) fn push_hex(out: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            out.extend(char::from_digit(u32::from(digit), 16));
-        }
+/// Appends a SHA-256 digest or signature in lower-case hexadecimal.
+pub(super) fn push_hex(out: &mut String, digest: &[u8]) {
+    let mut digits = [0; SHA256_OUTPUT_LEN * 2];
+    for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(digest) {
+        *pair = hex_pair(*byte, b'a');
     }
+    out.push_str(str::from_utf8(&digits).unwrap_or_default());
 }
 
-fn push_encoded(out: &mut String, text: &str, keep: impl Fn(u8) -> bool) {
-    for byte in text.bytes() {
-        if keep(byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                out.extend(char::from_digit(u32::from(digit), 16).map(|digit| digit.to_ascii_uppercase()));
+fn push_encoded(out: &mut String, text: &str, keep: impl Fn(char) -> bool) {
+    let mut rest = text;
+    // In runs, because most of a key or a value stays as it is.
+    while let Some(at) = rest.find(|c| !keep(c)) {
+        let (kept, tail) = rest.split_at(at);
+        out.push_str(kept);
+        let mut chars = tail.chars();
+        if let Some(c) = chars.next() {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                out.push('%');
+                out.extend(hex_pair(byte, b'A').map(char::from));
             }
         }
+        rest = chars.as_str();
     }
+    out.push_str(rest);
 }
 
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+/// The two digits of `byte`, with those above nine counted from `ten`: `b'a'` or `b'A'`.
+fn hex_pair(byte: u8, ten: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { ten + (digit - 10) })
+}
+
+fn is_unreserved(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~')
 }
 
 #[cfg(test)]
@@ -115,7 +127,7 @@ mod tests {
     #[test]
     fn hexadecimal_is_lower_case() {
         let mut out = String::new();
-        push_hex(&mut out, &[0x00, 0x0f, 0xa9, 0xff]);
-        assert_eq!(out, "000fa9ff");
+        push_hex(&mut out, &[0x09, 0xaf, 0xf0, 0x9a].repeat(8));
+        assert_eq!(out, "09aff09a".repeat(8));
     }
 }

@@ -111,7 +111,9 @@ struct PolicyDocument<'a> {
 impl PolicyDocument<'_> {
     /// The policy as the form carries it, which is also what is signed: base64 of UTF-8 JSON.
     fn string_to_sign(&self) -> Result<String, SigningError> {
-        Ok(STANDARD.encode(serde_json::to_vec(self)?))
+        let mut json = Vec::with_capacity(1024);
+        serde_json::to_writer(&mut json, self)?;
+        Ok(STANDARD.encode(json))
     }
 }
 

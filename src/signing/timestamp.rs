@@ -11,6 +11,7 @@ impl AmzDate {
     /// # Errors
     /// When the year has more than four digits or is before the common era.
     pub(super) fn new(instant: DateTime<Utc>) -> Result<Self, SigningError> {
+        let instant = instant.naive_utc();
         let year =
             u32::try_from(instant.year()).ok().filter(|year| *year <= 9999).ok_or(SigningError::DateOutOfRange)?;
         // Not chrono's `format`: it interprets its pattern on every call, which takes longer than the signature.
