@@ -1,0 +1,40 @@
+//! The rules that operators rotate: which files, how large, by which method, for how long, from which network.
+//!
+//! `policies.toml` is parsed into a [`PolicyDocument`], which answers with the [`Rules`] in force at an instant, and
+//! rules decide about a request without I/O and without a clock.
+//!
+//! ```toml
+//! [policy.default]                     # "default" must exist; every key may be left out
+//! methods = ["post", "put"]            # the first is the default
+//! upload.expires_in = "5m"             # whole seconds, "1s" to "7d"
+//! download.expires_in = "60s"          # the same
+//! min_size = 0                         # bytes, or with a unit
+//! max_size = "100MiB"                  # up to "5GiB", what S3 takes in one request
+//! content_types = ["*/*"]              # media ranges
+//! key = "uploads/{yyyy}/{mm}/{id}-{name}"  # also {dd}, {tenant} and {user}; {id} is required
+//! readers = "owner"                    # owner | tenant | authenticated
+//! ip_scope = { v4 = 32, v6 = 64 }      # or "off"
+//! checksum = "optional"                # or "required"
+//! delivery = "url"
+//! confirm.grace = "1h"                 # how long after the URL's end an upload may still be confirmed, "0s" to "30d"
+//!
+//! [[policy.default.schedule]]          # any number, in ascending order
+//! from = "2027-01-01T00:00:00Z"        # RFC 3339, with its offset
+//! upload.expires_in = "2m"             # any of the keys above, from that instant on
+//! ```
+
+mod decision;
+mod diff;
+mod document;
+mod format;
+mod key_template;
+mod rules;
+mod view;
+
+pub use decision::{FileRequest, Refusal, UploadDecision};
+pub use diff::{Change, diff};
+pub use document::PolicyDocument;
+pub use format::{PolicyError, PolicyProblem};
+pub use key_template::KeyTemplate;
+pub use rules::{ChecksumRule, Delivery, Readers, Rules};
+pub use view::PoliciesView;

@@ -1,0 +1,309 @@
+//! What the rules say about one request. Pure: no I/O, no clock.
+
+use std::{fmt, time::Duration};
+
+use super::{ChecksumRule, Readers, Rules, rules::join};
+use crate::model::{ByteSize, ContentType, MediaRange, Principal, UploadMethod};
+
+/// What a client asks to upload.
+#[derive(Debug, Clone, Copy)]
+pub struct FileRequest<'a> {
+    /// The promised size in bytes.
+    pub file_size: u64,
+    /// The promised or guessed media type.
+    pub content_type: &'a ContentType,
+    /// Whether the client promises a SHA-256 checksum.
+    pub has_checksum: bool,
+    /// The method asked for, or the policy's first.
+    pub method: Option<UploadMethod>,
+    /// The URL's life asked for, or the policy's. It can only shorten.
+    pub expires_in: Option<Duration>,
+}
+
+/// An upload that the rules allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadDecision {
+    /// How the file is to be uploaded.
+    pub method: UploadMethod,
+    /// The longest life of the URL: the shorter of what the policy allows and what was asked for, in whole seconds.
+    pub expires_in: Duration,
+}
+
+/// Why the rules refuse an upload.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The file is larger than the policy allows.
+    #[error("must be at most {}, not {} bytes", Bytes(*limit), received)]
+    TooLarge {
+        /// The policy's `max_size`.
+        limit: ByteSize,
+        /// The promised size in bytes.
+        received: u64,
+    },
+    /// The file is smaller than the policy allows.
+    #[error("must be at least {}, not {} bytes", Bytes(*limit), received)]
+    TooSmall {
+        /// The policy's `min_size`.
+        limit: ByteSize,
+        /// The promised size in bytes.
+        received: u64,
+    },
+    /// The media type lies in none of the policy's ranges.
+    #[error("must be one of: {}; not {received}", join(allowed))]
+    ContentType {
+        /// The policy's `content_types`.
+        allowed: Vec<MediaRange>,
+        /// The promised type.
+        received: ContentType,
+    },
+    /// The policy does not offer the method.
+    #[error("must be one of: {}; not {received}", join(allowed))]
+    MethodNotAllowed {
+        /// The policy's `methods`.
+        allowed: Vec<UploadMethod>,
+        /// The method asked for.
+        received: UploadMethod,
+    },
+    /// The policy wants a checksum and there is none.
+    #[error("must be given: the policy requires the SHA-256 of the file, base64")]
+    ChecksumRequired,
+    /// The life asked for is shorter than one second, the unit that signatures count in.
+    #[error("must be at least 1 second, not {}", humantime::format_duration(*received))]
+    ExpiresInZero {
+        /// The life asked for.
+        received: Duration,
+    },
+}
+
+impl Refusal {
+    /// The field of the JSON request that is at fault.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } | Self::TooSmall { .. } => "file_size",
+            Self::ContentType { .. } => "file_type",
+            Self::MethodNotAllowed { .. } => "method",
+            Self::ChecksumRequired => "checksum_sha256",
+            Self::ExpiresInZero { .. } => "expires_in",
+        }
+    }
+}
+
+/// `100MiB (104857600 bytes)`: the received size is in bytes, and nobody should have to convert to compare.
+struct Bytes(ByteSize);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.0, self.0.bytes())
+    }
+}
+
+impl Rules {
+    /// Decides about an upload; of several reasons to refuse it gives the first in the order of [`Refusal`].
+    pub fn decide_upload(&self, request: &FileRequest<'_>) -> Result<UploadDecision, Refusal> {
+        let received = request.file_size;
+        if received > self.max_size.bytes() {
+            return Err(Refusal::TooLarge { limit: self.max_size, received });
+        }
+        if received < self.min_size.bytes() {
+            return Err(Refusal::TooSmall { limit: self.min_size, received });
+        }
+        if !self.content_types.iter().any(|range| range.matches(request.content_type)) {
+            let received = request.content_type.clone();
+            return Err(Refusal::ContentType { allowed: self.content_types.clone(), received });
+        }
+        let method = self.decide_method(request.method)?;
+        if self.checksum == ChecksumRule::Required && !request.has_checksum {
+            return Err(Refusal::ChecksumRequired);
+        }
+        let expires_in = match request.expires_in {
+            Some(received) if received.as_secs() == 0 => return Err(Refusal::ExpiresInZero { received }),
+            Some(received) => self.upload_expires_in.min(Duration::from_secs(received.as_secs())),
+            None => self.upload_expires_in,
+        };
+        Ok(UploadDecision { method, expires_in })
+    }
+
+    fn decide_method(&self, asked: Option<UploadMethod>) -> Result<UploadMethod, Refusal> {
+        // Rules from a document always have a method; PUT stands in for none only to keep this total.
+        let method = asked.or_else(|| self.methods.first().copied()).unwrap_or(UploadMethod::Put);
+        if self.methods.contains(&method) {
+            Ok(method)
+        } else {
+            Err(Refusal::MethodNotAllowed { allowed: self.methods.clone(), received: method })
+        }
+    }
+
+    /// The longest life of a download URL: the shorter of what the policy allows and what was asked for, in whole
+    /// seconds and never zero, because a URL that is born expired helps nobody.
+    pub fn decide_download(&self, expires_in: Option<Duration>) -> Duration {
+        expires_in.map_or(self.download_expires_in, |asked| {
+            Duration::from_secs(asked.as_secs().max(1)).min(self.download_expires_in)
+        })
+    }
+
+    /// Whether `reader` may download what this owner uploaded. Subjects and tenants mean something only within their
+    /// issuer: two issuers may both name a tenant `acme`.
+    pub fn may_read(
+        &self,
+        reader: &Principal,
+        owner_issuer: &str,
+        owner_subject: &str,
+        owner_tenant: Option<&str>,
+    ) -> bool {
+        let same_issuer = reader.issuer == owner_issuer;
+        let owner = same_issuer && reader.subject == owner_subject;
+        match self.readers {
+            Readers::Owner => owner,
+            // An issuer that writes an empty claim for users without a tenant must not make them one tenant.
+            Readers::Tenant => {
+                let tenant = reader.tenant.as_deref().filter(|tenant| !tenant.is_empty());
+                owner || (same_issuer && tenant.is_some() && tenant == owner_tenant)
+            }
+            Readers::Authenticated => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules {
+            methods: vec![UploadMethod::Post],
+            min_size: ByteSize::from_bytes(10),
+            max_size: ByteSize::from_bytes(1024),
+            content_types: vec!["image/*".parse().unwrap(), "application/pdf".parse().unwrap()],
+            checksum: ChecksumRule::Required,
+            ..Rules::default()
+        }
+    }
+
+    fn request(content_type: &ContentType) -> FileRequest<'_> {
+        FileRequest { file_size: 100, content_type, has_checksum: true, method: None, expires_in: None }
+    }
+
+    #[test]
+    fn uploads_within_the_rules_get_the_default_method_and_the_shorter_life() {
+        let pdf = "application/pdf".parse().unwrap();
+        let png = "image/png".parse().unwrap();
+        let seconds = |n| Some(Duration::from_secs(n));
+        let table = [
+            (request(&pdf), 300),
+            (FileRequest { file_size: 10, ..request(&png) }, 300),
+            (FileRequest { file_size: 1024, ..request(&png) }, 300),
+            (FileRequest { method: Some(UploadMethod::Post), ..request(&pdf) }, 300),
+            (FileRequest { expires_in: seconds(1), ..request(&pdf) }, 1),
+            (FileRequest { expires_in: seconds(120), ..request(&pdf) }, 120),
+            (FileRequest { expires_in: Some(Duration::from_millis(1_900)), ..request(&pdf) }, 1),
+            (FileRequest { expires_in: seconds(301), ..request(&pdf) }, 300),
+            (FileRequest { expires_in: Some(Duration::MAX), ..request(&pdf) }, 300),
+        ];
+        for (request, expires_in) in table {
+            let expected = UploadDecision { method: UploadMethod::Post, expires_in: Duration::from_secs(expires_in) };
+            assert_eq!(rules().decide_upload(&request), Ok(expected), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_field_what_is_expected_and_what_was_received() {
+        let pdf = "application/pdf".parse().unwrap();
+        let text = "text/plain".parse().unwrap();
+        let table = [
+            (
+                FileRequest { file_size: 1025, ..request(&pdf) },
+                "file_size",
+                "must be at most 1KiB (1024 bytes), not 1025 bytes",
+            ),
+            (
+                FileRequest { file_size: u64::MAX, ..request(&pdf) },
+                "file_size",
+                "must be at most 1KiB (1024 bytes), not 18446744073709551615 bytes",
+            ),
+            (
+                FileRequest { file_size: 9, ..request(&pdf) },
+                "file_size",
+                "must be at least 10B (10 bytes), not 9 bytes",
+            ),
+            (request(&text), "file_type", "must be one of: image/*, application/pdf; not text/plain"),
+            (
+                FileRequest { method: Some(UploadMethod::Put), ..request(&pdf) },
+                "method",
+                "must be one of: post; not put",
+            ),
+            (
+                FileRequest { has_checksum: false, ..request(&pdf) },
+                "checksum_sha256",
+                "must be given: the policy requires the SHA-256 of the file, base64",
+            ),
+            (
+                FileRequest { expires_in: Some(Duration::ZERO), ..request(&pdf) },
+                "expires_in",
+                "must be at least 1 second, not 0s",
+            ),
+            (
+                FileRequest { expires_in: Some(Duration::from_millis(999)), ..request(&pdf) },
+                "expires_in",
+                "must be at least 1 second, not 999ms",
+            ),
+        ];
+        for (request, field, message) in table {
+            let refusal = rules().decide_upload(&request).unwrap_err();
+            assert_eq!((refusal.field(), refusal.to_string().as_str()), (field, message), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn optional_checksums_may_be_left_out_and_the_first_method_is_the_default() {
+        let pdf = "application/pdf".parse().unwrap();
+        let decide = |methods: &[UploadMethod]| {
+            let rules = Rules { methods: methods.to_vec(), ..Rules::default() };
+            rules.decide_upload(&FileRequest { has_checksum: false, ..request(&pdf) }).unwrap().method
+        };
+        assert_eq!(decide(&[UploadMethod::Post, UploadMethod::Put]), UploadMethod::Post);
+        assert_eq!(decide(&[UploadMethod::Put, UploadMethod::Post]), UploadMethod::Put);
+    }
+
+    #[test]
+    fn downloads_are_shortened_on_request_and_never_lengthened_or_born_expired() {
+        let rules = Rules { download_expires_in: Duration::from_mins(1), ..Rules::default() };
+        for (asked, seconds) in [(None, 60), (Some(30), 30), (Some(60), 60), (Some(61), 60), (Some(0), 1)] {
+            let decided = rules.decide_download(asked.map(Duration::from_secs));
+            assert_eq!(decided, Duration::from_secs(seconds), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn reading_follows_owner_tenant_and_issuer() {
+        let reader = |issuer: &str, subject: &str, tenant: Option<&str>| Principal {
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+            tenant: tenant.map(str::to_owned),
+            can_upload: false,
+            can_download: true,
+            can_administer: false,
+        };
+        let owned = ("https://a", "alice", Some("acme"));
+        let private = ("https://a", "alice", None);
+        let unnamed = ("https://a", "alice", Some(""));
+        // Columns: reader, owner, then whether owner, tenant and authenticated rules admit the reader.
+        let table = [
+            (reader("https://a", "alice", Some("acme")), owned, [true, true, true]),
+            (reader("https://a", "alice", None), owned, [true, true, true]),
+            (reader("https://a", "alice", Some("other")), private, [true, true, true]),
+            (reader("https://a", "bob", Some("acme")), owned, [false, true, true]),
+            (reader("https://a", "bob", Some("Acme")), owned, [false, false, true]),
+            (reader("https://a", "bob", None), owned, [false, false, true]),
+            (reader("https://a", "bob", None), private, [false, false, true]),
+            (reader("https://a", "bob", Some("acme")), private, [false, false, true]),
+            (reader("https://a", "bob", Some("")), unnamed, [false, false, true]),
+            (reader("https://b", "alice", Some("acme")), owned, [false, false, true]),
+            (reader("https://b", "bob", Some("acme")), owned, [false, false, true]),
+        ];
+        for (reader, owner, expected) in table {
+            let admitted = [Readers::Owner, Readers::Tenant, Readers::Authenticated]
+                .map(|readers| Rules { readers, ..Rules::default() }.may_read(&reader, owner.0, owner.1, owner.2));
+            assert_eq!(admitted, expected, "{reader:?} reads from {owner:?}");
+        }
+    }
+}

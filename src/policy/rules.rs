@@ -1,0 +1,184 @@
+//! The rules of one policy during one period.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::Serialize;
+
+use super::KeyTemplate;
+use crate::model::{ByteSize, Invalid, IpScope, MediaRange, UploadMethod};
+
+/// What one policy allows while no schedule entry changes it. The default is that of a policy without any key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// How files may be uploaded: at least one, the first is the default.
+    pub methods: Vec<UploadMethod>,
+    /// The longest life of an upload URL: whole seconds, 1 second to 7 days.
+    pub upload_expires_in: Duration,
+    /// The longest life of a download URL: whole seconds, 1 second to 7 days.
+    pub download_expires_in: Duration,
+    /// The smallest allowed file.
+    pub min_size: ByteSize,
+    /// The largest allowed file, at most [`Rules::MAX_SIZE`].
+    pub max_size: ByteSize,
+    /// The allowed media types: at least one range.
+    pub content_types: Vec<MediaRange>,
+    /// Where an upload is stored.
+    pub key: KeyTemplate,
+    /// Who may download.
+    pub readers: Readers,
+    /// The network that a URL is bound to.
+    pub ip_scope: IpScope,
+    /// Whether the client must promise a checksum.
+    pub checksum: ChecksumRule,
+    /// How downloads reach the client.
+    pub delivery: Delivery,
+    /// How long after the URL's end an upload that was finished in time may still be confirmed: 0 seconds to 30 days.
+    pub confirm_grace: Duration,
+}
+
+impl Rules {
+    /// What S3 takes in a single `PUT Object` or `POST Object`: 5 GiB
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html>).
+    pub const MAX_SIZE: ByteSize = ByteSize::from_bytes(5 << 30);
+    /// The longest life of a presigned URL
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>, `X-Amz-Expires`).
+    pub const MAX_EXPIRES_IN: Duration = Duration::from_hours(7 * 24);
+    /// A bound on the grace, because every open upload is a row that the sweeper looks at.
+    pub const MAX_CONFIRM_GRACE: Duration = Duration::from_hours(30 * 24);
+
+    /// Every setting by its key in the file with its value as the file could spell it: what is compared, and what a
+    /// version is made of.
+    pub(super) fn settings(&self) -> [(&'static str, String); 12] {
+        [
+            ("methods", join(&self.methods)),
+            ("upload.expires_in", humantime::format_duration(self.upload_expires_in).to_string()),
+            ("download.expires_in", humantime::format_duration(self.download_expires_in).to_string()),
+            ("min_size", self.min_size.to_string()),
+            ("max_size", self.max_size.to_string()),
+            ("content_types", join(&self.content_types)),
+            ("key", self.key.to_string()),
+            ("readers", self.readers.to_string()),
+            ("ip_scope", self.ip_scope.to_string()),
+            ("checksum", self.checksum.to_string()),
+            ("delivery", self.delivery.to_string()),
+            ("confirm.grace", humantime::format_duration(self.confirm_grace).to_string()),
+        ]
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            methods: vec![UploadMethod::Post, UploadMethod::Put],
+            upload_expires_in: Duration::from_mins(5),
+            download_expires_in: Duration::from_mins(1),
+            min_size: ByteSize::from_bytes(0),
+            max_size: ByteSize::from_bytes(100 << 20),
+            content_types: "*/*".parse::<MediaRange>().into_iter().collect(),
+            key: KeyTemplate::default(),
+            readers: Readers::Owner,
+            ip_scope: IpScope::Prefix { v4: 32, v6: 64 },
+            checksum: ChecksumRule::Optional,
+            delivery: Delivery::Url,
+            confirm_grace: Duration::from_hours(1),
+        }
+    }
+}
+
+/// The items with commas between them.
+pub(super) fn join<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Who may download a confirmed upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Readers {
+    /// Only who uploaded it.
+    Owner,
+    /// Everybody of the uploader's tenant, as the same issuer names it, and the uploader.
+    Tenant,
+    /// Everybody with a valid token.
+    Authenticated,
+}
+
+impl FromStr for Readers {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "owner" => Ok(Self::Owner),
+            "tenant" => Ok(Self::Tenant),
+            "authenticated" => Ok(Self::Authenticated),
+            _ => Err(Invalid::new("must be \"owner\", \"tenant\" or \"authenticated\"")),
+        }
+    }
+}
+
+impl fmt::Display for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "owner",
+            Self::Tenant => "tenant",
+            Self::Authenticated => "authenticated",
+        })
+    }
+}
+
+/// Whether the client must promise a SHA-256 checksum that the store verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChecksumRule {
+    /// It may.
+    Optional,
+    /// It must.
+    Required,
+}
+
+impl FromStr for ChecksumRule {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "optional" => Ok(Self::Optional),
+            "required" => Ok(Self::Required),
+            _ => Err(Invalid::new("must be \"optional\" or \"required\"")),
+        }
+    }
+}
+
+impl fmt::Display for ChecksumRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Optional => "optional",
+            Self::Required => "required",
+        })
+    }
+}
+
+/// How a download reaches the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Delivery {
+    /// As a presigned URL in a JSON reply.
+    Url,
+}
+
+impl FromStr for Delivery {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "url" => Ok(Self::Url),
+            _ => Err(Invalid::new("must be \"url\" (no other delivery is supported)")),
+        }
+    }
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Url => "url",
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! What `GET /api/v1/policies` shows.
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+
+use super::{ChecksumRule, Delivery, PolicyDocument, Readers, Rules};
+use crate::model::{IpScope, MediaRange, UploadMethod};
+
+/// The policies in force at one instant, and what is planned for them.
+///
+/// The keys are nested as in the file. Times are whole seconds and sizes are bytes, the units of the API's requests.
+#[derive(Debug, Serialize)]
+pub struct PoliciesView<'a> {
+    version: &'a str,
+    policies: Vec<PolicyView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct PolicyView<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    rules: RulesView<'a>,
+    schedule: Vec<PlannedView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlannedView<'a> {
+    from: DateTime<Utc>,
+    #[serde(flatten)]
+    rules: RulesView<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct RulesView<'a> {
+    methods: &'a [UploadMethod],
+    upload: ExpiryView,
+    download: ExpiryView,
+    min_size: u64,
+    max_size: u64,
+    content_types: &'a [MediaRange],
+    key: String,
+    readers: Readers,
+    #[serde(serialize_with = "serialize_scope")]
+    ip_scope: IpScope,
+    checksum: ChecksumRule,
+    delivery: Delivery,
+    confirm: ConfirmView,
+}
+
+#[derive(Debug, Serialize)]
+struct ExpiryView {
+    expires_in: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ConfirmView {
+    grace: u64,
+}
+
+impl PolicyDocument {
+    /// The policies in force at `now` and the changes after it, each with all rules that hold from then on.
+    pub fn in_force(&self, now: DateTime<Utc>) -> PoliciesView<'_> {
+        let policies = self.timelines().iter().map(|(name, timeline)| PolicyView {
+            name,
+            rules: RulesView::of(timeline.at(now)),
+            schedule: timeline
+                .changes_after(now)
+                .map(|(from, rules)| PlannedView { from, rules: RulesView::of(rules) })
+                .collect(),
+        });
+        PoliciesView { version: self.version(), policies: policies.collect() }
+    }
+}
+
+impl<'a> RulesView<'a> {
+    fn of(rules: &'a Rules) -> Self {
+        Self {
+            methods: &rules.methods,
+            upload: ExpiryView { expires_in: rules.upload_expires_in.as_secs() },
+            download: ExpiryView { expires_in: rules.download_expires_in.as_secs() },
+            min_size: rules.min_size.bytes(),
+            max_size: rules.max_size.bytes(),
+            content_types: &rules.content_types,
+            key: rules.key.to_string(),
+            readers: rules.readers,
+            ip_scope: rules.ip_scope,
+            checksum: rules.checksum,
+            delivery: rules.delivery,
+            confirm: ConfirmView { grace: rules.confirm_grace.as_secs() },
+        }
+    }
+}
+
+/// `"off"` as the file spells it, where the model's own form is null.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn serialize_scope<S: Serializer>(scope: &IpScope, serializer: S) -> Result<S::Ok, S::Error> {
+    match scope {
+        IpScope::Off => serializer.serialize_str("off"),
+        IpScope::Prefix { .. } => scope.serialize(serializer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn shows_the_rules_in_force_and_what_is_still_to_come() {
+        let document = PolicyDocument::parse(
+            r#"
+[policy.default]
+[[policy.default.schedule]]
+from = 2027-01-01T00:00:00Z
+ip_scope = "off"
+[[policy.default.schedule]]
+from = 2027-02-01T00:00:00Z
+upload.expires_in = "2m"
+"#,
+        )
+        .unwrap();
+        let rules = json!({
+            "methods": ["post", "put"],
+            "upload": {"expires_in": 300},
+            "download": {"expires_in": 60},
+            "min_size": 0,
+            "max_size": 104_857_600,
+            "content_types": ["*/*"],
+            "key": "uploads/{yyyy}/{mm}/{id}-{name}",
+            "readers": "owner",
+            "ip_scope": "off",
+            "checksum": "optional",
+            "delivery": "url",
+            "confirm": {"grace": 3600},
+        });
+        let mut planned = rules.clone();
+        planned["from"] = json!("2027-02-01T00:00:00Z");
+        planned["upload"]["expires_in"] = json!(120);
+        let mut policy = rules;
+        policy["name"] = json!("default");
+        policy["schedule"] = json!([planned]);
+        let view = |now: &str| serde_json::to_value(document.in_force(now.parse().unwrap())).unwrap();
+        assert_eq!(view("2027-01-01T00:00:00Z"), json!({"version": document.version(), "policies": [policy]}));
+        let before = view("2026-12-31T23:59:59Z");
+        assert_eq!(before["policies"][0]["ip_scope"], json!({"v4": 32, "v6": 64}));
+        assert_eq!(before["policies"][0]["schedule"].as_array().unwrap().len(), 2);
+    }
+}
