@@ -1,7 +1,7 @@
 //! The rules that operators rotate: which files, how large, by which method, for how long, from which network.
 //!
 //! `policies.toml` is parsed into a [`PolicyDocument`], which answers with the [`Rules`] in force at an instant, and
-//! rules decide about a request without I/O and without a clock.
+//! rules decide about a request without I/O and without a clock. [`watch`] follows the file and swaps the document.
 //!
 //! ```toml
 //! [policy.default]                     # "default" must exist; every key may be left out
@@ -28,6 +28,7 @@ mod diff;
 mod document;
 mod format;
 mod key_template;
+mod reload;
 mod rules;
 mod view;
 
@@ -36,5 +37,6 @@ pub use diff::{Change, diff};
 pub use document::PolicyDocument;
 pub use format::{PolicyError, PolicyProblem};
 pub use key_template::KeyTemplate;
+pub use reload::{LoadError, PolicyHandle, PolicyStatus, PolicyWatcher, load, watch};
 pub use rules::{ChecksumRule, Delivery, Readers, Rules};
 pub use view::PoliciesView;
