@@ -11,6 +11,7 @@
 //! | 1 | `signing`, `policy` |
 //! | 0 | `model`, `config`, `clock` |
 
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod model;
