@@ -36,7 +36,7 @@ pub(super) const UNKNOWN_KEY_ID_MEMORY: Duration = Duration::from_mins(5);
 
 /// How many unknown key ids are remembered, and up to which length a key id is looked up: together they bound the
 /// memory that made-up ids can take to 256 KiB per issuer.
-const MAX_UNKNOWN_KEY_IDS: usize = 1024;
+pub(super) const MAX_UNKNOWN_KEY_IDS: usize = 1024;
 const MAX_KEY_ID_BYTES: usize = 256;
 
 /// Real key sets have a few KiB.
@@ -158,6 +158,11 @@ impl PublishedKeys {
     #[cfg(test)]
     pub(super) fn finished(&self) -> watch::Receiver<()> {
         self.finished.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn unknown_key_ids(&self) -> usize {
+        self.shared.fetching().unknown.len()
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::{
     jwks_server::{JwksServer, response},
-    published::{MAX_DOCUMENT_BYTES, MIN_FETCH_INTERVAL, UNKNOWN_KEY_ID_MEMORY},
+    published::{MAX_DOCUMENT_BYTES, MAX_UNKNOWN_KEY_IDS, MIN_FETCH_INTERVAL, UNKNOWN_KEY_ID_MEMORY},
     signers::{ED25519, HMAC, OTHER_RSA, P256, P384, RSA},
     *,
 };
@@ -180,6 +180,25 @@ async fn unknown_keys_are_not_asked_for_again_and_again() {
     setup.server.publish(&[RSA.jwk("late")]);
     setup.pass(UNKNOWN_KEY_ID_MEMORY);
     assert_eq!(setup.rs256(&RSA, "late").await, Ok(()));
+}
+
+#[tokio::test]
+async fn unknown_keys_cannot_fill_the_memory() {
+    let server = JwksServer::start(&[RSA.jwk("old")]).await;
+    let clock = Clock::manual(now());
+    let url = Url::parse(&server.url).unwrap();
+    let hour = Duration::from_hours(1);
+    let algorithms = vec![Algorithm::RS256];
+    let keys =
+        PublishedKeys::start(ISSUER.to_owned(), url, algorithms, hour, clock.clone(), &Handle::current()).unwrap();
+    keys.first_fetch().await;
+    for _ in 0..2 {
+        clock.set(clock.now() + TimeDelta::from_std(UNKNOWN_KEY_ID_MEMORY).unwrap());
+        let kids: Vec<_> = (0..MAX_UNKNOWN_KEY_IDS + 10).map(|index| index.to_string()).collect();
+        join_all(kids.iter().map(|kid| keys.key(Some(kid), Algorithm::RS256))).await;
+        assert_eq!(keys.unknown_key_ids(), MAX_UNKNOWN_KEY_IDS);
+    }
+    assert_eq!(server.requests(), 3);
 }
 
 #[tokio::test]
