@@ -1,7 +1,320 @@
-//! Configuration: one file per concern, every failure naming where, which key and what rule.
+//! Configuration: one file for each concern, every failure naming where, which key and what rule.
+//!
+//! `presignd.toml` comes first, then the environment: `PRESIGND_SECTION__KEY` sets `section.key`, and a value that
+//! starts with `[` or `{` is read as TOML. `DATABASE_URL` and `RUST_LOG` set `database.url` and `log.filter` unless
+//! the prefixed variable does. Unknown keys are refused in both, because a misspelt safety setting is no setting.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
 
 pub mod auth;
+pub mod callback;
+pub mod database;
 pub mod duration;
+pub mod environment;
+pub mod log;
+pub mod number;
 pub mod problem;
+pub mod s3;
+pub mod secret;
+pub mod server;
+pub mod switch;
 
+pub use auth::AuthConfig;
+pub use callback::CallbackConfig;
+pub use database::DatabaseConfig;
+pub use log::{LogConfig, LogFormat};
 pub use problem::Problem;
+pub use s3::S3Config;
+pub use server::ServerConfig;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the service listens.
+    #[serde(default)]
+    pub server: ServerConfig,
+    /// What is logged.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// PostgreSQL.
+    #[serde(default)]
+    pub database: DatabaseConfig,
+    /// The store.
+    pub s3: S3Config,
+    /// Who may ask.
+    pub auth: AuthConfig,
+    /// Keys of callback tokens.
+    pub callback: CallbackConfig,
+    /// The policies that operators rotate.
+    #[serde(default)]
+    pub policies: PoliciesConfig,
+}
+
+/// `[policies]`: where the policies are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoliciesConfig {
+    /// The policy file. A relative path starts at the folder of the configuration file.
+    pub file: PathBuf,
+}
+
+impl Default for PoliciesConfig {
+    fn default() -> Self {
+        Self { file: PathBuf::from("policies.toml") }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path` and overlays `variables`.
+    ///
+    /// # Errors
+    /// Every problem that was found, each with its place.
+    pub fn load(path: &Path, variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError::one(path.display().to_string(), Problem::new("file", format!("cannot be read: {error}")))
+        })?;
+        let mut config = Self::parse(&text, &path.display().to_string(), variables)?;
+        if let (true, Some(folder)) = (config.policies.file.is_relative(), path.parent()) {
+            config.policies.file = folder.join(&config.policies.file);
+        }
+        Ok(config)
+    }
+
+    /// Reads `text`, which came from `origin`, and overlays `variables`.
+    ///
+    /// # Errors
+    /// Every problem that was found, each with its place.
+    pub fn parse(text: &str, origin: &str, variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let places = Places { origin, text, variables };
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
+            ConfigError::one(format!("{origin}:{line}"), Problem::new("syntax", error.message()))
+        })?;
+        // Sorted, so PRESIGND_DATABASE__URL comes after DATABASE_URL and wins.
+        for (name, value) in variables {
+            if let Some(key) = environment::key_of(name) {
+                set(&mut table, &key, environment_value(value))
+                    .map_err(|rule| ConfigError::one(name.clone(), Problem::new(key.join("."), rule)))?;
+            }
+        }
+        let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
+            let key = error.path().to_string();
+            let problem = Problem::new(key.clone(), error.inner().message().trim_end());
+            ConfigError::one(places.find(&key), problem)
+        })?;
+        let problems: Vec<_> =
+            config.problems().into_iter().map(|problem| (places.find(&problem.key), problem)).collect();
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.server.problems();
+        problems.extend(self.log.problems());
+        problems.extend(self.database.problems());
+        problems.extend(self.s3.problems());
+        problems.extend(self.auth.problems());
+        problems.extend(self.callback.problems());
+        problems
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone)]
+pub struct ConfigError {
+    /// Each problem with its place: `file:line`, or the name of an environment variable.
+    pub problems: Vec<(String, Problem)>,
+}
+
+impl ConfigError {
+    fn one(place: String, problem: Problem) -> Self {
+        Self { problems: vec![(place, problem)] }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (place, problem)) in self.problems.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{place}: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Finds where a key was written.
+struct Places<'a> {
+    origin: &'a str,
+    text: &'a str,
+    variables: &'a BTreeMap<String, String>,
+}
+
+impl Places<'_> {
+    fn find(&self, key: &str) -> String {
+        let segments: Vec<&str> = key.split(['.', '[', ']']).filter(|segment| !segment.is_empty()).collect();
+        for name in self.variables.keys().rev() {
+            if let Some(set) = environment::key_of(name)
+                && segments.iter().zip(&set).all(|(a, b)| a == b)
+                && set.len() <= segments.len()
+            {
+                return name.clone();
+            }
+        }
+        match self.offset(&segments) {
+            Some(offset) => format!("{}:{}", self.origin, line_of(self.text, offset)),
+            None => self.origin.to_owned(),
+        }
+    }
+
+    /// Byte offset of the longest prefix of `segments` that the file holds.
+    fn offset(&self, segments: &[&str]) -> Option<usize> {
+        let document = toml::de::DeTable::parse(self.text).ok()?;
+        let mut table = document.get_ref();
+        let mut offset = None;
+        let mut segments = segments.iter();
+        while let Some(segment) = segments.next() {
+            let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == *segment) else { break };
+            offset = Some(key.span().start);
+            let mut value = value;
+            if let toml::de::DeValue::Array(items) = value.get_ref() {
+                let index = segments.next().and_then(|index| index.parse::<usize>().ok());
+                let Some(item) = index.and_then(|index| items.get(index)) else { break };
+                offset = Some(item.span().start);
+                value = item;
+            }
+            let toml::de::DeValue::Table(inner) = value.get_ref() else { break };
+            table = inner;
+        }
+        offset
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// Text, unless it can only be meant as a TOML array or table.
+fn environment_value(text: &str) -> toml::Value {
+    let parsed = if text.starts_with(['[', '{']) { toml::from_str(&format!("value = {text}")).ok() } else { None };
+    parsed
+        .and_then(|mut table: toml::Table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+fn set(table: &mut toml::Table, key: &[String], value: toml::Value) -> Result<(), String> {
+    match key {
+        [] => Ok(()),
+        [last] => {
+            table.insert(last.clone(), value);
+            Ok(())
+        }
+        [first, rest @ ..] => {
+            let inner = table.entry(first.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            let inner = inner.as_table_mut().ok_or_else(|| format!("{first} is not a section"))?;
+            set(inner, rest, value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    const MINIMAL: &str = r#"
+[database]
+url = "postgres://localhost/presignd"
+[s3]
+region = "eu-central-1"
+bucket = "files"
+[callback]
+keys = [{ id = "k1", secret = "0123456789abcdef0123456789abcdef" }]
+[auth]
+[[auth.issuers]]
+issuer = "https://id.example.com/"
+audience = ["presignd"]
+algorithms = ["HS256"]
+secret = "0123456789abcdef0123456789abcdef"
+"#;
+
+    fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::parse(text, "presignd.toml", &variables).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_minimal_file_is_enough() {
+        let config = parse(MINIMAL, &[]).unwrap();
+        assert_eq!(config.server.base_url(), "http://127.0.0.1:8080");
+        assert_eq!(config.s3.client_endpoint(), "https://s3.eu-central-1.amazonaws.com");
+    }
+
+    #[test]
+    fn the_environment_wins_and_may_hold_numbers_lists_and_switches() {
+        let config = parse(
+            MINIMAL,
+            &[
+                ("DATABASE_URL", "postgres://plain/"),
+                ("PRESIGND_DATABASE__URL", "postgres://prefixed/"),
+                ("PRESIGND_DATABASE__MAX_CONNECTIONS", "3"),
+                ("PRESIGND_DATABASE__MIGRATE_ON_START", "true"),
+                ("PRESIGND_SERVER__TRUSTED_PROXIES", "[\"10.0.0.0/8\"]"),
+                ("PRESIGND_S3__STS", "{ role_arn = \"arn:aws:iam::1:role/x\" }"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.database.url.expose_secret(), "postgres://prefixed/");
+        assert_eq!(config.database.max_connections, 3);
+        assert!(config.database.migrate_on_start);
+        assert_eq!(config.server.trusted_proxies.len(), 1);
+        assert!(config.s3.sts.is_some());
+    }
+
+    #[test]
+    fn every_failure_names_place_key_and_rule() {
+        let cases: &[(&str, &str, &[(&str, &str)], &str)] = &[
+            ("[s3]", "[s3", &[], "presignd.toml:4: syntax: "),
+            (
+                "bucket = \"files\"",
+                "bucket = \"files\"\nbuckets = 1",
+                &[],
+                "presignd.toml:7: s3.buckets: unknown field",
+            ),
+            ("region = \"eu-central-1\"", "region = 5", &[], "presignd.toml:5: s3.region: invalid type"),
+            ("region = \"eu-central-1\"", "region = \"\"", &[], "presignd.toml:5: s3.region: must be a region"),
+            ("id = \"k1\"", "id = \"\"", &[], "presignd.toml:8: callback.keys[0].id: must be 1 to 16"),
+            (
+                "[database]",
+                "[server]\nrequest_timeout = 5\n[database]",
+                &[],
+                "presignd.toml:3: server.request_timeout: must be a duration",
+            ),
+            ("", "", &[("PRESIGND_SERVER__PORT", "1")], "PRESIGND_SERVER__PORT: server.port: unknown field"),
+            ("", "", &[("PRESIGND_LOG__ACCESS", "maybe")], "PRESIGND_LOG__ACCESS: log.access: must be true or false"),
+            ("", "", &[("DATABASE_URL", "mysql://x")], "DATABASE_URL: database.url: must be set"),
+        ];
+        for (from, to, variables, expected) in cases {
+            let error = parse(&MINIMAL.replacen(from, to, 1), variables).unwrap_err();
+            assert!(error.starts_with(expected), "expected {expected:?}, got {error:?}");
+        }
+    }
+
+    #[test]
+    fn debug_and_errors_never_show_secrets() {
+        let config = parse(MINIMAL, &[]).unwrap();
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+        let short = MINIMAL.replacen("secret = \"0123456789abcdef0123456789abcdef\" }", "secret = \"hunter2\" }", 1);
+        assert!(!parse(&short, &[]).unwrap_err().contains("hunter2"));
+    }
+}

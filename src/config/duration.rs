@@ -22,5 +22,6 @@ pub fn deserialize_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 /// # Errors
 /// Says what a duration looks like.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("must be a duration such as \"30s\", \"5m\" or \"1h\", not {text:?}"))
+    humantime::parse_duration(text)
+        .map_err(|_| format!("must be a duration such as \"30s\", \"5m\" or \"1h\", not {text:?}"))
 }

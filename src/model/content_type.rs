@@ -23,9 +23,7 @@ impl ContentType {
 
     /// The type guessed from the extension of `file_name`, or `application/octet-stream`.
     pub fn guess(file_name: &str) -> Self {
-        mime_guess::from_path(file_name)
-            .first_raw()
-            .map_or_else(Self::octet_stream, |guess| Self(guess.to_owned()))
+        mime_guess::from_path(file_name).first_raw().map_or_else(Self::octet_stream, |guess| Self(guess.to_owned()))
     }
 
     /// The value as written.
@@ -128,9 +126,12 @@ mod tests {
     fn ranges_match_as_an_accept_header_would() {
         let pdf: ContentType = "application/pdf".parse().unwrap();
         let text: ContentType = "Text/Plain; charset=utf-8".parse().unwrap();
-        for (range, on_pdf, on_text) in
-            [("*/*", true, true), ("application/*", true, false), ("text/plain", false, true), ("image/*", false, false)]
-        {
+        for (range, on_pdf, on_text) in [
+            ("*/*", true, true),
+            ("application/*", true, false),
+            ("text/plain", false, true),
+            ("image/*", false, false),
+        ] {
             let range: MediaRange = range.parse().unwrap();
             assert_eq!((range.matches(&pdf), range.matches(&text)), (on_pdf, on_text), "{range}");
         }

@@ -21,7 +21,8 @@ impl IntentId {
             static CONTEXT: uuid::ContextV7 = const { uuid::ContextV7::new() };
         }
         let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
-        let timestamp = CONTEXT.with(|context| uuid::Timestamp::from_unix(context, seconds, now.timestamp_subsec_nanos()));
+        let timestamp =
+            CONTEXT.with(|context| uuid::Timestamp::from_unix(context, seconds, now.timestamp_subsec_nanos()));
         Self(Uuid::new_v7(timestamp))
     }
 

@@ -46,6 +46,11 @@ impl Metadata {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// An object of strings.
+    pub fn to_json(&self) -> serde_json::Value {
+        self.iter().map(|(name, value)| (name.to_owned(), serde_json::Value::from(value))).collect()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,0 +1,31 @@
+//! The process environment, the only place that reads it.
+
+use std::collections::BTreeMap;
+
+/// Prefix of every variable that sets something.
+pub const PREFIX: &str = "PRESIGND_";
+
+/// Variables with the prefix that are not settings of the file.
+const NOT_SETTINGS: [&str; 2] = ["PRESIGND_CONFIG", "PRESIGND_TEST_REAL"];
+
+/// Variables of the process that set something, by name.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn variables() -> BTreeMap<String, String> {
+    std::env::vars().filter(|(name, _)| is_setting(name) || name == "DATABASE_URL" || name == "RUST_LOG").collect()
+}
+
+/// The dotted key that `name` sets: `PRESIGND_S3__STS__ROLE_ARN` sets `s3.sts.role_arn`.
+pub fn key_of(name: &str) -> Option<Vec<String>> {
+    match name {
+        "DATABASE_URL" => Some(vec!["database".to_owned(), "url".to_owned()]),
+        "RUST_LOG" => Some(vec!["log".to_owned(), "filter".to_owned()]),
+        _ if is_setting(name) => {
+            name.strip_prefix(PREFIX).map(|rest| rest.split("__").map(str::to_ascii_lowercase).collect())
+        }
+        _ => None,
+    }
+}
+
+fn is_setting(name: &str) -> bool {
+    name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name)
+}

@@ -1,0 +1,129 @@
+//! `[s3]`: the store, and the role that scopes URLs to client networks.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::{Problem, duration, secret};
+
+/// Settings of the S3-compatible store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3Config {
+    /// Region that requests are signed for.
+    pub region: String,
+    /// The bucket that holds all uploads.
+    pub bucket: String,
+    /// URL of the store as this service reaches it; absent for AWS.
+    pub endpoint: Option<String>,
+    /// URL of the store as clients reach it, which is what gets signed; by default the same.
+    pub public_endpoint: Option<String>,
+    /// How the bucket is addressed.
+    #[serde(default)]
+    pub addressing: Addressing,
+    /// Access key; absent to use the AWS default chain (environment, web identity, container, instance).
+    pub access_key_id: Option<String>,
+    /// Secret of the access key.
+    #[serde(default, deserialize_with = "secret::deserialize_option")]
+    pub secret_access_key: Option<SecretString>,
+    /// Longest wait for one answer of the store.
+    #[serde(default = "default_request_timeout", deserialize_with = "duration::deserialize")]
+    pub request_timeout: Duration,
+    /// Role to assume; without it URLs cannot be scoped to networks.
+    pub sts: Option<StsConfig>,
+}
+
+/// How the bucket appears in URLs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Addressing {
+    /// `https://bucket.host/key`, AWS's form.
+    #[default]
+    VirtualHosted,
+    /// `https://host/bucket/key`, for most other stores.
+    Path,
+}
+
+/// Settings of the sessions that presigned URLs are signed with.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StsConfig {
+    /// Role that may read and write the bucket. Sessions narrow it to one network and one kind of access.
+    pub role_arn: String,
+    /// URL of the STS; by default that of the store, or AWS's regional one.
+    pub endpoint: Option<String>,
+    /// External id that the role's trust policy asks for.
+    #[serde(default, deserialize_with = "secret::deserialize_option")]
+    pub external_id: Option<SecretString>,
+    /// Life of a session, 15m to 12h (1h at most under role chaining). No URL outlives its session.
+    #[serde(default = "default_session_duration", deserialize_with = "duration::deserialize")]
+    pub session_duration: Duration,
+    /// Condition key that holds the client's address at the store.
+    #[serde(default)]
+    pub source_ip_key: SourceIpKey,
+}
+
+/// The IAM condition key that a session policy compares with the client network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum SourceIpKey {
+    /// The public peer address.
+    #[default]
+    #[serde(rename = "aws:SourceIp")]
+    SourceIp,
+    /// The address inside the VPC, where clients reach S3 through a VPC endpoint (`aws:SourceIp` is absent there).
+    #[serde(rename = "aws:VpcSourceIp")]
+    VpcSourceIp,
+}
+
+impl SourceIpKey {
+    /// The key as IAM spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceIp => "aws:SourceIp",
+            Self::VpcSourceIp => "aws:VpcSourceIp",
+        }
+    }
+}
+
+const fn default_request_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+
+const fn default_session_duration() -> Duration {
+    Duration::from_secs(3600)
+}
+
+impl S3Config {
+    /// The store as clients reach it.
+    pub fn client_endpoint(&self) -> String {
+        self.public_endpoint
+            .clone()
+            .or_else(|| self.endpoint.clone())
+            .unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", self.region))
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.region.is_empty() || !self.region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            problems.push(Problem::new("s3.region", "must be a region name such as \"eu-central-1\""));
+        }
+        if self.access_key_id.is_some() != self.secret_access_key.is_some() {
+            let rule = "must be given together with s3.secret_access_key, or both left out";
+            problems.push(Problem::new("s3.access_key_id", rule));
+        }
+        if self.request_timeout.is_zero() {
+            problems.push(Problem::new("s3.request_timeout", "must be longer than 0"));
+        }
+        if let Some(sts) = &self.sts {
+            // The bounds of AssumeRole's DurationSeconds.
+            if !(900..=43_200).contains(&sts.session_duration.as_secs()) {
+                problems.push(Problem::new("s3.sts.session_duration", "must be 15m to 12h"));
+            }
+            if !sts.role_arn.starts_with("arn:") {
+                problems.push(Problem::new("s3.sts.role_arn", "must be the ARN of a role"));
+            }
+        }
+        problems
+    }
+}

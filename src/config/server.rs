@@ -1,0 +1,105 @@
+//! `[server]`: where the service listens and how it sees its clients.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{Problem, duration, number};
+use crate::model::ByteSize;
+
+/// Settings of the HTTP server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Worker threads; by default one for each core.
+    #[serde(deserialize_with = "number::deserialize_option")]
+    pub workers: Option<usize>,
+    /// How clients reach this service, without a trailing slash; callback and documentation URLs start with it.
+    pub public_url: Option<String>,
+    /// Networks of the reverse proxies whose forwarding header is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The one header that those proxies set.
+    pub forwarded_header: ForwardedHeader,
+    /// Largest accepted request body.
+    pub body_limit: ByteSize,
+    /// Time within which a client must send its request head.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub request_timeout: Duration,
+    /// Time for in-flight requests to finish after SIGTERM.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub shutdown_timeout: Duration,
+    /// Origins that browsers may call this API from; `"*"` for any.
+    pub cors_allowed_origins: Vec<String>,
+}
+
+/// Which header carries the client's address when the peer is a trusted proxy.
+///
+/// One, named by the operator: a proxy that sets one of the headers passes the other through as the client sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`.
+    #[serde(rename = "x-forwarded-for")]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    #[serde(rename = "forwarded")]
+    Forwarded,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            workers: None,
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::XForwardedFor,
+            body_limit: ByteSize::from_bytes(256 * 1024),
+            request_timeout: Duration::from_secs(10),
+            shutdown_timeout: Duration::from_secs(30),
+            cors_allowed_origins: Vec::new(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// The public URL, or the one that follows from the listening address.
+    pub fn base_url(&self) -> String {
+        self.public_url.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(url) = &self.public_url {
+            let origin = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            if origin.is_none_or(str::is_empty) || url.ends_with('/') || url.contains(['?', '#', ' ']) {
+                problems.push(Problem::new(
+                    "server.public_url",
+                    "must be an http or https URL without a trailing slash, query or fragment",
+                ));
+            }
+        }
+        if self.workers == Some(0) {
+            problems.push(Problem::new("server.workers", "must be at least 1"));
+        }
+        if self.body_limit.bytes() < 1024 || self.body_limit.bytes() > 16 << 20 {
+            problems.push(Problem::new("server.body_limit", "must be 1KiB to 16MiB"));
+        }
+        if self.request_timeout.is_zero() {
+            problems.push(Problem::new("server.request_timeout", "must be longer than 0"));
+        }
+        for (index, origin) in self.cors_allowed_origins.iter().enumerate() {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+                let key = format!("server.cors_allowed_origins[{index}]");
+                problems.push(Problem::new(key, "must be \"*\" or an origin such as \"https://app.example.com\""));
+            }
+        }
+        problems
+    }
+}
