@@ -14,6 +14,7 @@
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod db;
 pub mod model;
 pub mod policy;
 pub mod signing;

@@ -1,0 +1,20 @@
+//! PostgreSQL: one file for each table, the ledger that writes intents in groups, and the migrations.
+
+mod connect;
+pub mod downloads;
+mod error;
+mod group_insert;
+pub mod idempotency;
+pub mod ledger;
+mod migrate;
+mod partitions;
+mod schema;
+mod types;
+pub mod uploads;
+
+pub use connect::Database;
+pub use downloads::DownloadIntent;
+pub use error::DbError;
+pub use ledger::{Ledger, LedgerStatus};
+pub use migrate::SchemaState;
+pub use uploads::{Outcome, SettledVia, Settlement, UploadIntent};

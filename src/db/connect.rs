@@ -1,0 +1,172 @@
+//! Connections that belong to the main runtime, whoever asks for them.
+
+use std::{sync::Arc, time::Duration};
+
+use diesel::{ConnectionError, ConnectionResult};
+use diesel_async::{
+    AsyncPgConnection,
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+        deadpool::{Object, Pool},
+    },
+};
+use futures_util::FutureExt as _;
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use rustls_platform_verifier::Verifier;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::runtime::Handle;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::DbError;
+use crate::config::DatabaseConfig;
+
+/// Longest wait for PostgreSQL to answer a new connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection checked out of a pool.
+pub(super) type Connection = Object<AsyncPgConnection>;
+
+/// The pools: one for queries, one for the ledger's writers.
+#[derive(Clone)]
+pub struct Database {
+    queries: Pool<AsyncPgConnection>,
+    writers: Pool<AsyncPgConnection>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("queries", &self.queries.status()).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Pools for `config`. Connects to nothing yet: connections are made when they are first needed.
+    ///
+    /// Connections are made on `runtime`, which has to be the main one. Every actix worker is a runtime of its own,
+    /// and a connection's socket is driven by the runtime that made it: made inside a handler it would stall with
+    /// that worker and die with it, under everybody else who shares it.
+    ///
+    /// # Errors
+    /// When the certificate authority file cannot be used.
+    pub fn new(config: &DatabaseConfig, runtime: &Handle) -> Result<Self, DbError> {
+        let tls = tls(config)?;
+        let pool = |size: usize| {
+            Pool::builder(manager(config, tls.clone(), runtime.clone()))
+                .max_size(size)
+                .wait_timeout(Some(config.acquire_timeout))
+                .create_timeout(Some(CONNECT_TIMEOUT))
+                .recycle_timeout(Some(CONNECT_TIMEOUT))
+                .runtime(deadpool::Runtime::Tokio1)
+                .build()
+                .map_err(|error| DbError::Failed(error.to_string()))
+        };
+        let queries = pool(config.max_connections)?;
+        // PostgreSQL inside the process serves one connection at a time, which everybody then has to share.
+        let writers = if config.max_connections == 1 { queries.clone() } else { pool(config.ledger.writers)? };
+        Ok(Self { queries, writers })
+    }
+
+    /// A connection for queries.
+    pub(super) async fn query(&self) -> Result<Connection, DbError> {
+        Ok(self.queries.get().await?)
+    }
+
+    /// A connection for one of the ledger's writers.
+    pub(super) async fn writer(&self) -> Result<Connection, DbError> {
+        Ok(self.writers.get().await?)
+    }
+
+    /// Whether the database answers now.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        use diesel_async::RunQueryDsl as _;
+
+        let mut connection = self.query().await?;
+        diesel::sql_query("SELECT 1").execute(&mut connection).await?;
+        Ok(())
+    }
+
+    /// Closes all connections once they are idle.
+    pub fn close(&self) {
+        self.queries.close();
+        self.writers.close();
+    }
+}
+
+fn manager(
+    config: &DatabaseConfig,
+    tls: Arc<ClientConfig>,
+    runtime: Handle,
+) -> AsyncDieselConnectionManager<AsyncPgConnection> {
+    let mut settings = ManagerConfig::<AsyncPgConnection>::default();
+    // The default would send a "SELECT 1" before every use of a connection.
+    settings.recycling_method = RecyclingMethod::Fast;
+    let url = config.url.clone();
+    let statement_timeout = config.statement_timeout;
+    settings.custom_setup = Box::new(move |_| {
+        let connecting = connect(url.clone(), statement_timeout, tls.clone());
+        let connecting = runtime.spawn(connecting);
+        async move { connecting.await.map_err(|error| ConnectionError::BadConnection(error.to_string()))? }.boxed()
+    });
+    AsyncDieselConnectionManager::new_with_config(String::new(), settings)
+}
+
+async fn connect(
+    url: SecretString,
+    statement_timeout: Duration,
+    tls: Arc<ClientConfig>,
+) -> ConnectionResult<AsyncPgConnection> {
+    let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(describe(&error));
+    let mut options: tokio_postgres::Config = url.expose_secret().parse().map_err(bad)?;
+    options.connect_timeout(CONNECT_TIMEOUT);
+    if options.get_application_name().is_none() {
+        options.application_name("presignd");
+    }
+    // Session settings ride in the start-up message and cost no round trip.
+    let given = options.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+    options.options(format!(
+        "{given}-c statement_timeout={0} -c idle_in_transaction_session_timeout={0} -c timezone=UTC",
+        statement_timeout.as_millis()
+    ));
+    let connector = MakeRustlsConnect::new((*tls).clone());
+    let (client, connection) = options.connect(connector).await.map_err(bad)?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+/// The error without its values: tokio-postgres's own text may quote parts of the URL.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("{} (SQLSTATE {})", error.message(), error.code().code()),
+        None => {
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            format!("cannot connect{cause}")
+        }
+    }
+}
+
+/// Verifies the server against the system's certificate authorities and the configured one. Whether TLS is used at
+/// all is `sslmode`'s to say; what is never done is to encrypt towards a server that nobody verified.
+fn tls(config: &DatabaseConfig) -> Result<Arc<ClientConfig>, DbError> {
+    let failed = |error: String| DbError::Failed(format!("TLS towards the database: {error}"));
+    let mut extra: Vec<CertificateDer<'static>> = Vec::new();
+    if let Some(path) = &config.tls_ca_file {
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))? {
+            extra.push(certificate.map_err(|error| failed(error.to_string()))?);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        Verifier::new_with_extra_roots(extra, provider.clone()).map_err(|error| failed(error.to_string()))?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}

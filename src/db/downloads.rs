@@ -1,0 +1,58 @@
+//! The table `download_intents`.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    QueryResult,
+    sql_types::{self, Cidr, Nullable, Text, Timestamptz},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use ipnet::IpNet;
+use uuid::Uuid;
+
+use super::group_insert::group_insert;
+use crate::model::IntentId;
+
+/// A row: who was given a download URL of what.
+#[derive(Debug, Clone)]
+pub struct DownloadIntent {
+    /// Identifies the download.
+    pub id: IntentId,
+    /// The upload that is read.
+    pub upload_id: IntentId,
+    /// `iss` of the reader.
+    pub issuer: String,
+    /// `sub` of the reader.
+    pub subject: String,
+    /// Tenant of the reader.
+    pub tenant: Option<String>,
+    /// Name of the policy that decided.
+    pub policy: String,
+    /// Version of the policy file that decided.
+    pub policy_version: String,
+    /// Network that the URL is scoped to.
+    pub client_network: Option<IpNet>,
+    /// Time of issue.
+    pub created_at: DateTime<Utc>,
+    /// End of the URL.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Writes all of `rows` with one statement.
+pub(super) async fn insert(rows: &[&DownloadIntent], connection: &mut AsyncPgConnection) -> QueryResult<usize> {
+    InsertDownloads::new(rows).execute(connection).await
+}
+
+group_insert! {
+    InsertDownloads(row: DownloadIntent) into "download_intents" {
+        id: Uuid as sql_types::Uuid = row.id.uuid();
+        upload_id: Uuid as sql_types::Uuid = row.upload_id.uuid();
+        issuer: &'a str as Text = row.issuer.as_str();
+        subject: &'a str as Text = row.subject.as_str();
+        tenant: Option<&'a str> as Nullable<Text> = row.tenant.as_deref();
+        policy: &'a str as Text = row.policy.as_str();
+        policy_version: &'a str as Text = row.policy_version.as_str();
+        client_network: Option<IpNet> as Nullable<Cidr> = row.client_network;
+        created_at: DateTime<Utc> as Timestamptz = row.created_at;
+        expires_at: DateTime<Utc> as Timestamptz = row.expires_at;
+    }
+}

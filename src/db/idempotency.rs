@@ -1,0 +1,96 @@
+//! The table `idempotency_keys`.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::{ExpressionMethods as _, QueryDsl as _, result::Error as DieselError};
+use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
+use uuid::Uuid;
+
+use super::{Database, DbError, UploadIntent, schema::idempotency_keys, uploads};
+use crate::model::IntentId;
+
+/// How long a key is remembered.
+pub const RETENTION: TimeDelta = TimeDelta::hours(24);
+
+/// An `Idempotency-Key` header with the digest of the request that it came with.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    /// The header as sent.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub request_sha256: [u8; 32],
+}
+
+/// What recording an upload under a key led to.
+#[derive(Debug)]
+pub enum Recorded {
+    /// The key was new: the upload is written.
+    New,
+    /// The key was used before with the same request: this is the upload it led to.
+    Replay(Box<UploadIntent>),
+    /// The key was used before with another request.
+    Mismatch,
+}
+
+impl Database {
+    /// Writes `intent` and `key` together, or finds what `key` led to before. Calls with one key wait for each
+    /// other on the primary key, so exactly one of them writes.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn record_upload_once(&self, intent: &UploadIntent, key: &IdempotencyKey) -> Result<Recorded, DbError> {
+        let mut connection = self.query().await?;
+        let recorded = connection
+            .transaction::<_, DieselError, _>(async |connection| {
+                // An outdated key is as good as none.
+                diesel::delete(idempotency_keys::table)
+                    .filter(idempotency_keys::issuer.eq(&intent.issuer))
+                    .filter(idempotency_keys::subject.eq(&intent.subject))
+                    .filter(idempotency_keys::key.eq(&key.key))
+                    .filter(idempotency_keys::created_at.lt(intent.created_at - RETENTION))
+                    .execute(connection)
+                    .await?;
+                let inserted = diesel::insert_into(idempotency_keys::table)
+                    .values((
+                        idempotency_keys::issuer.eq(&intent.issuer),
+                        idempotency_keys::subject.eq(&intent.subject),
+                        idempotency_keys::key.eq(&key.key),
+                        idempotency_keys::request_sha256.eq(&key.request_sha256[..]),
+                        idempotency_keys::upload_id.eq(intent.id.uuid()),
+                        idempotency_keys::created_at.eq(intent.created_at),
+                    ))
+                    .on_conflict_do_nothing()
+                    .execute(connection)
+                    .await?;
+                if inserted == 1 {
+                    uploads::insert(&[intent], connection).await?;
+                    return Ok(Recorded::New);
+                }
+                let (request_sha256, upload_id): (Vec<u8>, Uuid) = idempotency_keys::table
+                    .select((idempotency_keys::request_sha256, idempotency_keys::upload_id))
+                    .filter(idempotency_keys::issuer.eq(&intent.issuer))
+                    .filter(idempotency_keys::subject.eq(&intent.subject))
+                    .filter(idempotency_keys::key.eq(&key.key))
+                    .first(connection)
+                    .await?;
+                if request_sha256 != key.request_sha256 {
+                    return Ok(Recorded::Mismatch);
+                }
+                let earlier = uploads::find(IntentId::from_uuid(upload_id), connection).await?;
+                Ok(Recorded::Replay(Box::new(earlier.ok_or(DieselError::NotFound)?)))
+            })
+            .await?;
+        Ok(recorded)
+    }
+
+    /// Forgets keys older than [`RETENTION`].
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_old_idempotency_keys(&self, now: DateTime<Utc>) -> Result<usize, DbError> {
+        let mut connection = self.query().await?;
+        Ok(diesel::delete(idempotency_keys::table)
+            .filter(idempotency_keys::created_at.lt(now - RETENTION))
+            .execute(&mut connection)
+            .await?)
+    }
+}

@@ -1,0 +1,109 @@
+//! Migrations, compiled into the binary.
+
+use std::collections::BTreeSet;
+
+use diesel_async::{RunQueryDsl as _, async_connection_wrapper::AsyncConnectionWrapper};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+
+use super::{Database, DbError};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// Key of the advisory lock that keeps processes that start together from migrating at once.
+const LOCK: i64 = 0x7072_6573_6967_6e64;
+
+/// How the database's schema stands to this binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaState {
+    /// They fit.
+    Current,
+    /// These migrations have not been applied yet.
+    Pending(Vec<String>),
+    /// A newer binary has applied migrations that this one does not know.
+    Newer(Vec<String>),
+}
+
+impl Database {
+    /// Compares the schema with this binary's migrations.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn schema_state(&self) -> Result<SchemaState, DbError> {
+        self.with_harness(|harness| {
+            let applied: BTreeSet<String> =
+                harness.applied_migrations()?.into_iter().map(|version| version.to_string()).collect();
+            let known = versions()?;
+            let newer: Vec<_> = applied.difference(&known).cloned().collect();
+            let pending: Vec<_> = known.difference(&applied).cloned().collect();
+            Ok(if !newer.is_empty() {
+                SchemaState::Newer(newer)
+            } else if pending.is_empty() {
+                SchemaState::Current
+            } else {
+                SchemaState::Pending(pending)
+            })
+        })
+        .await
+    }
+
+    /// Applies what is pending and returns the versions applied. Safe to run from several processes at once.
+    ///
+    /// # Errors
+    /// When a migration fails; those before it stay applied.
+    pub async fn migrate(&self) -> Result<Vec<String>, DbError> {
+        let applied = self
+            .with_harness(|harness| {
+                Ok(harness.run_pending_migrations(MIGRATIONS)?.into_iter().map(|version| version.to_string()).collect())
+            })
+            .await?;
+        Ok(applied)
+    }
+
+    /// Takes back the last `count` migrations, newest first, and returns their versions. Loses the data in them.
+    ///
+    /// # Errors
+    /// When a migration fails; those before it stay taken back.
+    pub async fn revert(&self, count: usize) -> Result<Vec<String>, DbError> {
+        self.with_harness(move |harness| {
+            let mut reverted = Vec::new();
+            while reverted.len() < count && !harness.applied_migrations()?.is_empty() {
+                reverted.push(harness.revert_last_migration(MIGRATIONS)?.to_string());
+            }
+            Ok(reverted)
+        })
+        .await
+    }
+
+    /// Runs `work` on one connection under the advisory lock.
+    ///
+    /// diesel's migrations block their thread, so they get one that is meant for it.
+    async fn with_harness<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Harness) -> diesel::migration::Result<T> + Send + 'static,
+    {
+        let mut connection = self.query().await?;
+        // Waiting for another process, or for an index to be built, may take longer than any request's statement.
+        diesel::sql_query("SET statement_timeout = 0").execute(&mut connection).await?;
+        diesel::sql_query(format!("SELECT pg_advisory_lock({LOCK})")).execute(&mut connection).await?;
+        let worked = tokio::task::spawn_blocking(move || {
+            let mut harness = Harness::from(connection);
+            let result = work(&mut harness).map_err(|error| DbError::Failed(error.to_string()));
+            (harness.into_inner(), result)
+        })
+        .await
+        .map_err(|error| DbError::Failed(error.to_string()));
+        let (mut connection, result) = worked?;
+        // On failure the lock goes with the session.
+        diesel::sql_query(format!("SELECT pg_advisory_unlock({LOCK})")).execute(&mut connection).await?;
+        diesel::sql_query("RESET statement_timeout").execute(&mut connection).await?;
+        result
+    }
+}
+
+type Harness = AsyncConnectionWrapper<super::connect::Connection>;
+
+fn versions() -> diesel::migration::Result<BTreeSet<String>> {
+    let migrations = diesel::migration::MigrationSource::<diesel::pg::Pg>::migrations(&MIGRATIONS)?;
+    Ok(migrations.iter().map(|migration| migration.name().version().to_string()).collect())
+}

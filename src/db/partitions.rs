@@ -1,0 +1,80 @@
+//! Monthly partitions of the intent tables, bounded by ids.
+//!
+//! A UUID version 7 starts with its time in milliseconds, so a month is a range of ids and the primary key needs no
+//! second column. Retention is `DROP TABLE` of a month.
+
+use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, Utc};
+use diesel_async::RunQueryDsl as _;
+use uuid::Uuid;
+
+use super::{Database, DbError};
+
+const TABLES: [&str; 2] = ["upload_intents", "download_intents"];
+
+/// Months made ahead of their time, so that a maintenance run that fails for weeks changes nothing.
+const MONTHS_AHEAD: u32 = 3;
+
+impl Database {
+    /// Makes the partitions of this month and the next three where they are missing.
+    ///
+    /// # Errors
+    /// When the database does not answer or holds rows of such a month in its default partition.
+    pub async fn ensure_partitions(&self, now: DateTime<Utc>) -> Result<(), DbError> {
+        let mut connection = self.query().await?;
+        for month in months(now) {
+            for table in TABLES {
+                diesel::sql_query(create_statement(table, month)).execute(&mut connection).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn months(now: DateTime<Utc>) -> impl Iterator<Item = NaiveDate> {
+    let first = now.date_naive().with_day(1).unwrap_or_default();
+    (0..=MONTHS_AHEAD).filter_map(move |ahead| first.checked_add_months(Months::new(ahead)))
+}
+
+fn create_statement(table: &str, month: NaiveDate) -> String {
+    let next = month.checked_add_months(Months::new(1)).unwrap_or(month);
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table}_{} PARTITION OF {table} FOR VALUES FROM ('{}') TO ('{}')",
+        month.format("%Y_%m"),
+        lowest_id(month),
+        lowest_id(next)
+    )
+}
+
+/// The lowest version 7 UUID of that day: 48 bits of milliseconds, and zeros where PostgreSQL compares bytes.
+fn lowest_id(day: NaiveDate) -> Uuid {
+    let millis = day.and_time(NaiveTime::MIN).and_utc().timestamp_millis();
+    Uuid::from_u128(u128::try_from(millis).unwrap_or_default() << 80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::IntentId;
+
+    #[test]
+    fn ids_of_a_month_lie_between_its_bounds() {
+        let month = NaiveDate::from_ymd_opt(2026, 12, 1).unwrap();
+        let next = NaiveDate::from_ymd_opt(2027, 1, 1).unwrap();
+        let first = IntentId::at("2026-12-01T00:00:00Z".parse().unwrap()).uuid();
+        let last = IntentId::at("2026-12-31T23:59:59.999Z".parse().unwrap()).uuid();
+        assert!(lowest_id(month) <= first && last < lowest_id(next));
+        let after = IntentId::at("2027-01-01T00:00:00Z".parse().unwrap()).uuid();
+        assert!(after >= lowest_id(next));
+    }
+
+    #[test]
+    fn four_months_are_made_across_the_turn_of_the_year() {
+        let made: Vec<_> = months("2026-11-30T12:00:00Z".parse().unwrap()).map(|month| month.to_string()).collect();
+        assert_eq!(made, ["2026-11-01", "2026-12-01", "2027-01-01", "2027-02-01"]);
+        assert_eq!(
+            create_statement("upload_intents", NaiveDate::from_ymd_opt(2026, 12, 1).unwrap()),
+            "CREATE TABLE IF NOT EXISTS upload_intents_2026_12 PARTITION OF upload_intents FOR VALUES FROM \
+             ('019ad6ff-ec00-0000-0000-000000000000') TO ('019b76a3-d400-0000-0000-000000000000')"
+        );
+    }
+}
