@@ -17,4 +17,5 @@ pub mod config;
 pub mod db;
 pub mod model;
 pub mod policy;
+pub mod s3;
 pub mod signing;

@@ -1,0 +1,64 @@
+//! What can go wrong with the store, in the terms that callers act on.
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+/// A failure of the store or its STS. Never holds a URL: those carry signatures.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum S3Error {
+    /// No answer, an answer too late, or one that says to come back: trying again later may work.
+    #[error("{operation}: the store is unavailable: {reason}")]
+    Unavailable {
+        /// The operation as AWS names it.
+        operation: &'static str,
+        /// What happened.
+        reason: String,
+    },
+    /// The store refused for a reason that trying again will not mend: permissions, a missing bucket, a bad role.
+    #[error("{operation}: the store refused: {reason}")]
+    Refused {
+        /// The operation as AWS names it.
+        operation: &'static str,
+        /// The store's code and message.
+        reason: String,
+    },
+}
+
+impl S3Error {
+    /// Sorts an SDK error.
+    pub(super) fn from_sdk<E>(operation: &'static str, error: &SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        match error {
+            SdkError::ServiceError(service) => {
+                let status = service.raw().status().as_u16();
+                let code = service.err().code().unwrap_or("no code");
+                let reason = format!("{status} {code}: {}", service.err().message().unwrap_or("no message"));
+                // 429 and SlowDown (503) ask for patience; 4xx besides will be the same next time.
+                if status >= 500 || status == 429 || matches!(code, "RequestTimeout" | "Throttling") {
+                    Self::Unavailable { operation, reason }
+                } else {
+                    Self::Refused { operation, reason }
+                }
+            }
+            SdkError::ConstructionFailure(_) => {
+                Self::Refused { operation, reason: "the request could not be built; see the s3 settings".to_owned() }
+            }
+            SdkError::TimeoutError(_) => Self::Unavailable { operation, reason: "no answer in time".to_owned() },
+            SdkError::DispatchFailure(failure) => {
+                let kind = if failure.is_timeout() {
+                    "no connection in time"
+                } else if failure.is_io() {
+                    "the connection failed"
+                } else if failure.is_user() {
+                    "the request could not be sent as built"
+                } else {
+                    // Missing credentials arrive here as well.
+                    "the request could not be sent (no connection, or no credentials)"
+                };
+                Self::Unavailable { operation, reason: kind.to_owned() }
+            }
+            _ => Self::Unavailable { operation, reason: "the answer made no sense".to_owned() },
+        }
+    }
+}

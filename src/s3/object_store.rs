@@ -1,0 +1,143 @@
+//! Questions about objects, asked with the service's own credentials.
+
+use std::{collections::BTreeMap, future::Future};
+
+use aws_lc_rs::digest;
+use aws_sdk_s3::{operation::head_object::HeadObjectError, types::ChecksumMode};
+use tokio::runtime::Handle;
+
+use super::{S3Error, Sdk};
+use crate::model::{ETag, ObjectKey, Sha256Digest};
+
+/// What a HEAD says of an object.
+#[derive(Debug, Clone)]
+pub struct ObjectHead {
+    /// Size in bytes.
+    pub size: u64,
+    /// Media type as stored.
+    pub content_type: Option<String>,
+    /// Entity tag.
+    pub etag: ETag,
+    /// Version, where the bucket is versioned.
+    pub version_id: Option<String>,
+    /// SHA-256 of the whole object, where the store keeps it.
+    pub checksum_sha256: Option<Sha256Digest>,
+    /// User metadata without its prefix.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One bucket.
+#[derive(Debug, Clone)]
+pub struct ObjectStore {
+    sdk: Sdk,
+    bucket: String,
+    runtime: Handle,
+}
+
+impl ObjectStore {
+    /// The bucket `bucket`. Its connections live on `runtime`, the main one, because an actix worker that asked
+    /// first would own them for everybody.
+    pub fn new(sdk: Sdk, bucket: impl Into<String>, runtime: Handle) -> Self {
+        Self { sdk, bucket: bucket.into(), runtime }
+    }
+
+    /// The bucket's name.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// What the store knows of the object under `key`; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store does not answer, or answers without an ETag or a size.
+    pub async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectHead>, S3Error> {
+        const OPERATION: &str = "HeadObject";
+        let request =
+            self.sdk.s3.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
+        let head = match self.on_main(OPERATION, request.send()).await? {
+            Ok(head) => head,
+            Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => return Ok(None),
+            Err(error) => return Err(S3Error::from_sdk(OPERATION, &error)),
+        };
+        let unusable =
+            |what: &str| S3Error::Refused { operation: OPERATION, reason: format!("the answer has no usable {what}") };
+        Ok(Some(ObjectHead {
+            size: head.content_length().and_then(|size| u64::try_from(size).ok()).ok_or_else(|| unusable("size"))?,
+            content_type: head.content_type().map(str::to_owned),
+            etag: head.e_tag().and_then(|etag| ETag::parse(etag).ok()).ok_or_else(|| unusable("ETag"))?,
+            // Unversioned buckets answer "null" on some stores.
+            version_id: head.version_id().filter(|version| *version != "null").map(str::to_owned),
+            // A composite checksum ("…-3") is not the digest of the object; it does not parse and so does not count.
+            checksum_sha256: head.checksum_sha256().and_then(|text| Sha256Digest::from_base64(text).ok()),
+            metadata: head.metadata.unwrap_or_default().into_iter().collect(),
+        }))
+    }
+
+    /// The SHA-256 of the object's bytes, read back from the store; `None` when the object is gone or is no longer
+    /// the one with `etag`. Reads in pieces, in constant memory.
+    ///
+    /// # Errors
+    /// When the store does not answer or breaks off.
+    pub async fn sha256(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Sha256Digest>, S3Error> {
+        const OPERATION: &str = "GetObject";
+        let request = self.sdk.s3.get_object().bucket(&self.bucket).key(key.as_str()).if_match(format!("\"{etag}\""));
+        let read = async move {
+            let mut object = match request.send().await {
+                Ok(object) => object,
+                Err(error) => {
+                    let status = error.raw_response().map(|response| response.status().as_u16());
+                    if matches!(status, Some(404 | 412)) {
+                        return Ok(None);
+                    }
+                    return Err(S3Error::from_sdk(OPERATION, &error));
+                }
+            };
+            let mut context = digest::Context::new(&digest::SHA256);
+            while let Some(piece) = object.body.next().await {
+                let piece = piece.map_err(|_| S3Error::Unavailable {
+                    operation: OPERATION,
+                    reason: "the object broke off".to_owned(),
+                })?;
+                context.update(&piece);
+            }
+            Ok(context.finish().as_ref().try_into().ok().map(Sha256Digest::from_bytes))
+        };
+        self.on_main(OPERATION, read).await?
+    }
+
+    /// Removes the object; that there is none is success.
+    ///
+    /// # Errors
+    /// When the store does not answer or refuses.
+    pub async fn delete(&self, key: &ObjectKey) -> Result<(), S3Error> {
+        const OPERATION: &str = "DeleteObject";
+        let request = self.sdk.s3.delete_object().bucket(&self.bucket).key(key.as_str());
+        match self.on_main(OPERATION, request.send()).await? {
+            Ok(_) => Ok(()),
+            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(()),
+            Err(error) => Err(S3Error::from_sdk(OPERATION, &error)),
+        }
+    }
+
+    /// Whether the store answers and the bucket is there for these credentials.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub async fn ping(&self) -> Result<(), S3Error> {
+        const OPERATION: &str = "HeadBucket";
+        let request = self.sdk.s3.head_bucket().bucket(&self.bucket);
+        let answer = self.on_main(OPERATION, request.send()).await?;
+        answer.map(|_| ()).map_err(|error| S3Error::from_sdk(OPERATION, &error))
+    }
+
+    async fn on_main<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, S3Error> {
+        self.runtime
+            .spawn(work)
+            .await
+            .map_err(|_| S3Error::Unavailable { operation, reason: "the service is stopping".to_owned() })
+    }
+}

@@ -1,0 +1,329 @@
+//! Credentials that work from one network only.
+//!
+//! S3 cannot bind a client address into a signature. It can bind one into credentials: a session made by
+//! `sts:AssumeRole` with an inline policy that allows one kind of access from one network. URLs signed with such a
+//! session work from there and from nowhere else, and the store is what enforces it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_sdk_s3::config::ProvideCredentials as _;
+use chrono::{DateTime, TimeDelta, Utc};
+use moka::{future::Cache, ops::compute::Op};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::runtime::Handle;
+
+use super::{S3Error, Sdk};
+use crate::{
+    clock::Clock,
+    config::{S3Config, s3::StsConfig},
+    model::ClientNetwork,
+    signing::{Credentials, Endpoint, Signer},
+};
+
+const ASSUME_ROLE: &str = "AssumeRole";
+
+/// Networks remembered at once. About 2 KiB each.
+const CAPACITY: u64 = 50_000;
+
+/// What is added to the longest policy expiry when it is judged whether a session still lasts: the time between
+/// judging and signing, and the difference between this clock and the store's.
+const MARGIN: TimeDelta = TimeDelta::seconds(30);
+
+/// After a failed `AssumeRole`, how long everybody is told so without asking again: an STS that is down or throttles
+/// is not helped by a request for each upload.
+const BACK_OFF: TimeDelta = TimeDelta::seconds(1);
+
+/// No URL of a shorter life than this is worth handing out.
+const SHORTEST_LIFE: TimeDelta = TimeDelta::seconds(5);
+
+/// What a session may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Write objects.
+    Upload,
+    /// Read objects.
+    Download,
+}
+
+impl Access {
+    const fn actions(self) -> &'static [&'static str] {
+        match self {
+            Self::Upload => &["s3:PutObject"],
+            Self::Download => &["s3:GetObject", "s3:GetObjectVersion"],
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Download => "download",
+        }
+    }
+}
+
+/// What the sessions have cost, for metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionStatus {
+    /// Sessions held now.
+    pub cached: u64,
+    /// Calls of `AssumeRole` that gave a session.
+    pub assumed: u64,
+    /// Calls that did not.
+    pub failed: u64,
+}
+
+/// Signers by network and access, made when first needed, shared by all, replaced before they get too short.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    sdk: Sdk,
+    region: String,
+    bucket: String,
+    endpoint: Arc<Endpoint>,
+    sts: Option<StsConfig>,
+    cache: Cache<(Option<ClientNetwork>, Access), Arc<Signer>>,
+    last_failure: Mutex<Option<(DateTime<Utc>, S3Error)>>,
+    assumed: AtomicU64,
+    failed: AtomicU64,
+    clock: Clock,
+    runtime: Handle,
+}
+
+impl Sessions {
+    /// Sessions for the store of `config`, signing for `endpoint`. STS is called on `runtime`, the main one.
+    pub fn new(sdk: Sdk, config: &S3Config, endpoint: Arc<Endpoint>, clock: Clock, runtime: Handle) -> Self {
+        let lifetime = config.sts.as_ref().map_or(Duration::from_secs(900), |sts| sts.session_duration);
+        Self {
+            inner: Arc::new(Inner {
+                sdk,
+                region: config.region.clone(),
+                bucket: config.bucket.clone(),
+                endpoint,
+                sts: config.sts.clone(),
+                cache: Cache::builder().max_capacity(CAPACITY).time_to_live(lifetime).build(),
+                last_failure: Mutex::new(None),
+                assumed: AtomicU64::new(0),
+                failed: AtomicU64::new(0),
+                clock,
+                runtime,
+            }),
+        }
+    }
+
+    /// Whether URLs can be scoped to networks.
+    pub fn can_scope(&self) -> bool {
+        self.inner.sts.is_some()
+    }
+
+    /// A signer whose URLs work from `network` only (from anywhere when it is `None`), and which lasts `wanted` if
+    /// that is possible. What is left of its credentials bounds the life of every URL it signs, so callers have to
+    /// take the minimum.
+    ///
+    /// # Errors
+    /// When the STS does not answer and no session that still lasts is at hand. Never an unscoped signer instead.
+    pub async fn signer(
+        &self,
+        network: Option<ClientNetwork>,
+        access: Access,
+        wanted: Duration,
+    ) -> Result<Arc<Signer>, S3Error> {
+        let key = (network, access);
+        if let Some(signer) = self.inner.cache.get(&key).await
+            && self.inner.lasts(&signer, wanted)
+        {
+            return Ok(signer);
+        }
+        self.renewed(key, wanted).await
+    }
+
+    /// One caller at a time for each key asks the STS; the others wait and find its answer.
+    async fn renewed(&self, key: (Option<ClientNetwork>, Access), wanted: Duration) -> Result<Arc<Signer>, S3Error> {
+        let inner = Arc::clone(&self.inner);
+        let computing = self.inner.runtime.spawn(async move {
+            let computed = inner
+                .cache
+                .entry(key)
+                .and_try_compute_with(async |held| match held {
+                    Some(held) if inner.lasts(held.value(), wanted) => Ok(Op::Nop),
+                    _ => inner.fresh_signer(key).await.map(Op::Put),
+                })
+                .await;
+            match computed {
+                Ok(result) => result.into_entry().map(moka::Entry::into_value),
+                // A shorter life, honestly stated, is better than none while the STS is away.
+                Err(error) => return inner.remaining(key).await.ok_or(error),
+            }
+            .ok_or_else(|| S3Error::Unavailable { operation: ASSUME_ROLE, reason: "no session".to_owned() })
+        });
+        computing.await.unwrap_or_else(|_| {
+            Err(S3Error::Unavailable { operation: ASSUME_ROLE, reason: "the service is stopping".to_owned() })
+        })
+    }
+
+    /// What it has cost so far.
+    pub fn status(&self) -> SessionStatus {
+        SessionStatus {
+            cached: self.inner.cache.entry_count(),
+            assumed: self.inner.assumed.load(Ordering::Relaxed),
+            failed: self.inner.failed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Inner {
+    /// Whether `signer` can sign a URL of `wanted`, or as long a one as a session can be expected to.
+    fn lasts(&self, signer: &Signer, wanted: Duration) -> bool {
+        let Some(expires_at) = signer.credentials().expires_at() else { return true };
+        // A policy expiry near the session's own life would otherwise ask for a new session with every URL.
+        let longest = self.sts.as_ref().map_or(wanted, |sts| wanted.min(sts.session_duration / 2));
+        let wanted = TimeDelta::from_std(longest).unwrap_or(TimeDelta::MAX);
+        self.clock.now().checked_add_signed(wanted + MARGIN).is_some_and(|needed| expires_at >= needed)
+    }
+
+    async fn remaining(&self, key: (Option<ClientNetwork>, Access)) -> Option<Arc<Signer>> {
+        let signer = self.cache.get(&key).await?;
+        let expires_at = signer.credentials().expires_at()?;
+        (expires_at - self.clock.now() >= SHORTEST_LIFE).then_some(signer)
+    }
+
+    async fn fresh_signer(&self, key: (Option<ClientNetwork>, Access)) -> Result<Arc<Signer>, S3Error> {
+        let (network, access) = key;
+        let credentials = match (&self.sts, network) {
+            (Some(sts), _) => self.assume_role(sts, network, access).await?,
+            (None, None) => self.own_credentials().await?,
+            (None, Some(_)) => {
+                let reason = "a network scope needs the s3.sts settings".to_owned();
+                return Err(S3Error::Refused { operation: ASSUME_ROLE, reason });
+            }
+        };
+        Ok(Arc::new(Signer::new(credentials, self.region.clone(), Arc::clone(&self.endpoint))))
+    }
+
+    async fn own_credentials(&self) -> Result<Credentials, S3Error> {
+        let missing = || S3Error::Unavailable { operation: "credentials", reason: "there are none".to_owned() };
+        let provider = self.sdk.credentials.as_ref().ok_or_else(missing)?;
+        let credentials = provider.provide_credentials().await.map_err(|_| missing())?;
+        Ok(Credentials::new(
+            credentials.access_key_id(),
+            SecretString::from(credentials.secret_access_key()),
+            credentials.session_token().map(SecretString::from),
+            credentials.expiry().map(DateTime::<Utc>::from),
+        ))
+    }
+
+    async fn assume_role(
+        &self,
+        sts: &StsConfig,
+        network: Option<ClientNetwork>,
+        access: Access,
+    ) -> Result<Credentials, S3Error> {
+        let now = self.clock.now();
+        if let Some((at, error)) = &*self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
+            && now - *at < BACK_OFF
+        {
+            return Err(error.clone());
+        }
+        let answer = self
+            .sdk
+            .sts
+            .assume_role()
+            .role_arn(&sts.role_arn)
+            .role_session_name(session_name(network, access))
+            .policy(session_policy(&self.bucket, network, access, sts.source_ip_key.as_str()))
+            .duration_seconds(i32::try_from(sts.session_duration.as_secs()).unwrap_or(i32::MAX))
+            .set_external_id(sts.external_id.as_ref().map(|id| id.expose_secret().to_owned()))
+            .send()
+            .await;
+        let session = answer
+            .map_err(|error| S3Error::from_sdk(ASSUME_ROLE, &error))
+            .and_then(|answer| {
+                let reason = "the answer has no credentials".to_owned();
+                answer.credentials.ok_or(S3Error::Refused { operation: ASSUME_ROLE, reason })
+            })
+            .inspect_err(|error| {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                log::warn!("{error}");
+                // A refusal may concern this network alone; an absence concerns everybody.
+                if matches!(error, S3Error::Unavailable { .. }) {
+                    *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, error.clone()));
+                }
+            })?;
+        self.assumed.fetch_add(1, Ordering::Relaxed);
+        // The session began when it was asked for at the earliest, whatever a store's clock says: the sooner end counts.
+        let asked = now + TimeDelta::from_std(sts.session_duration).unwrap_or(TimeDelta::MAX);
+        let stated = DateTime::from_timestamp(session.expiration.secs(), 0).unwrap_or(asked);
+        Ok(Credentials::new(
+            session.access_key_id,
+            SecretString::from(session.secret_access_key),
+            Some(SecretString::from(session.session_token)),
+            Some(stated.min(asked)),
+        ))
+    }
+}
+
+/// What audit trails at the store show: `presignd-upload-203.0.113.7-32`. Only characters that AssumeRole takes.
+fn session_name(network: Option<ClientNetwork>, access: Access) -> String {
+    let network = network.map_or_else(|| "any".to_owned(), |network| network.to_string().replace(['/', ':'], "-"));
+    format!("presignd-{}-{network}", access.as_str())
+}
+
+/// The inline session policy. Compact, because it counts against AWS's limit, and because Ceph RGW 16 does not
+/// decode the `+` that a space becomes in a form body.
+fn session_policy(bucket: &str, network: Option<ClientNetwork>, access: Access, source_ip_key: &str) -> String {
+    let mut statement = serde_json::json!({
+        "Effect": "Allow",
+        "Action": access.actions(),
+        "Resource": [format!("arn:aws:s3:::{bucket}/*")],
+    });
+    if let (Some(network), Some(statement)) = (network, statement.as_object_mut()) {
+        let condition = serde_json::json!({ "IpAddress": { source_ip_key: [network.to_string()] } });
+        statement.insert("Condition".to_owned(), condition);
+    }
+    serde_json::json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::IpScope;
+
+    fn network(address: &str) -> Option<ClientNetwork> {
+        ClientNetwork::of(address.parse().unwrap(), IpScope::Prefix { v4: 32, v6: 64 })
+    }
+
+    #[test]
+    fn the_session_policy_allows_one_access_from_one_network() {
+        let policy = session_policy("files", network("203.0.113.7"), Access::Upload, "aws:SourceIp");
+        assert_eq!(
+            policy,
+            r#"{"Statement":[{"Action":["s3:PutObject"],"Condition":{"IpAddress":{"aws:SourceIp":["203.0.113.7/32"]}},"Effect":"Allow","Resource":["arn:aws:s3:::files/*"]}],"Version":"2012-10-17"}"#
+        );
+        let policy = session_policy("files", network("2001:db8::1"), Access::Download, "aws:VpcSourceIp");
+        assert!(policy.contains(r#""aws:VpcSourceIp":["2001:db8::/64"]"#), "{policy}");
+        assert!(policy.contains("s3:GetObject") && !policy.contains("s3:PutObject"), "{policy}");
+        assert!(!policy.contains(' '));
+    }
+
+    #[test]
+    fn session_names_hold_only_what_assume_role_takes() {
+        for (network, expected) in [
+            (network("203.0.113.7"), "presignd-upload-203.0.113.7-32"),
+            (network("2001:db8:1:2:3:4:5:6"), "presignd-upload-2001-db8-1-2---64"),
+            (None, "presignd-upload-any"),
+        ] {
+            let name = session_name(network, Access::Upload);
+            assert_eq!(name, expected);
+            assert!(name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@-_".contains(&b)));
+        }
+    }
+}
