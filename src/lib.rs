@@ -15,6 +15,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod domain;
 pub mod model;
 pub mod policy;
 pub mod s3;

@@ -1,0 +1,77 @@
+//! The verbs of the service. Each tells one story from top to bottom and knows nothing of HTTP.
+
+mod abort;
+mod callback_token;
+mod confirm;
+mod deliver;
+mod disposition;
+mod error;
+mod issue;
+mod maintain;
+mod renew;
+
+use std::{net::IpAddr, time::Duration};
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+
+pub use callback_token::{CallbackKey, CallbackTokens};
+pub use confirm::Confirmer;
+pub use deliver::{DownloadRequest, IssuedDownload};
+pub use disposition::{Disposition, content_disposition};
+pub use error::{DomainError, Mismatch};
+pub use issue::{IssueRequest, IssuedUpload, UploadTarget};
+
+use crate::{
+    clock::Clock,
+    db::{Database, Ledger},
+    model::{Principal, Scope},
+    policy::PolicyHandle,
+    s3::{ObjectStore, Sessions},
+    signing::Signer,
+};
+
+/// Everything that the verbs work with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The intents.
+    pub database: Database,
+    /// The group commit of new intents.
+    pub ledger: Ledger,
+    /// The bucket.
+    pub store: ObjectStore,
+    /// The signers.
+    pub sessions: Sessions,
+    /// The policies in force.
+    pub policies: PolicyHandle,
+    /// The tokens that confirm without a JWT.
+    pub callback_tokens: CallbackTokens,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Who asks, and from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The authenticated user.
+    pub principal: &'a Principal,
+    /// The client's address, as the trusted proxies tell it.
+    pub address: IpAddr,
+}
+
+impl Caller<'_> {
+    fn require(&self, scope: Scope) -> Result<(), DomainError> {
+        if self.principal.has(scope) { Ok(()) } else { Err(DomainError::ScopeMissing(scope)) }
+    }
+}
+
+/// When a URL signed now will end: what the policy and the request allow, but never later than the credentials that
+/// sign it. In whole seconds from a whole second, because that is all a signature can say.
+fn url_end(now: DateTime<Utc>, allowed: Duration, signer: &Signer) -> (Duration, DateTime<Utc>) {
+    let start = now.trunc_subsecs(0);
+    let mut seconds = allowed.as_secs();
+    if let Some(credentials_end) = signer.credentials().expires_at() {
+        seconds = seconds.min(u64::try_from((credentials_end - start).num_seconds()).unwrap_or_default());
+    }
+    let life = Duration::from_secs(seconds);
+    (life, start + TimeDelta::from_std(life).unwrap_or_default())
+}

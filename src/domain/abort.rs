@@ -1,0 +1,45 @@
+//! Aborting: the owner gives an upload up.
+
+use super::{DomainError, Service};
+use crate::{
+    db::{Outcome, SettledVia, Settlement, UploadIntent},
+    model::{IntentEvent, IntentId, Principal, Scope},
+};
+
+impl Service {
+    /// Gives an upload up and removes what was uploaded. The state comes first: from then on nothing can confirm it,
+    /// whatever arrives. Repeating it repeats the removal, so an answer that was lost on the way loses nothing.
+    ///
+    /// # Errors
+    /// When the caller does not own it or it is settled otherwise, or the database or the store cannot serve now.
+    pub async fn abort_upload(&self, principal: &Principal, id: IntentId) -> Result<UploadIntent, DomainError> {
+        if !principal.has(Scope::Upload) {
+            return Err(DomainError::ScopeMissing(Scope::Upload));
+        }
+        let intent = self.owned_upload(principal, id).await?;
+        let settlement = Settlement {
+            event: IntentEvent::Abort,
+            via: SettledVia::Owner,
+            at: self.clock.now(),
+            etag: None,
+            version_id: None,
+            mismatches: None,
+        };
+        let intent = match self.database.settle_upload(intent.id, &settlement).await? {
+            Outcome::Changed(intent) | Outcome::AlreadyThere(intent) => intent,
+            Outcome::NotAllowed(intent) => return Err(DomainError::InvalidState(intent.state)),
+            Outcome::Absent => return Err(DomainError::NotFound),
+        };
+        self.store.delete(&intent.object_key).await?;
+        Ok(intent)
+    }
+
+    /// The upload, if `principal` owns it. That it exists is nobody else's business.
+    ///
+    /// # Errors
+    /// [`DomainError::NotFound`] for everybody else.
+    pub async fn owned_upload(&self, principal: &Principal, id: IntentId) -> Result<UploadIntent, DomainError> {
+        let intent = self.database.upload(id).await?;
+        intent.filter(|intent| intent.is_owned_by(principal)).ok_or(DomainError::NotFound)
+    }
+}

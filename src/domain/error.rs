@@ -1,0 +1,86 @@
+//! Why a verb did not do what it was asked. What that means in HTTP is decided elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    db::DbError,
+    model::{IntentState, Invalid, Scope},
+    policy::Refusal,
+    s3::S3Error,
+    signing::SigningError,
+};
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DomainError {
+    /// The token lacks the scope.
+    #[error("the token lacks the scope configured for {0}")]
+    ScopeMissing(Scope),
+    /// The request names a policy that is not in the policy file.
+    #[error("there is no policy {0:?}")]
+    UnknownPolicy(String),
+    /// The upload's policy is no longer in the policy file.
+    #[error("the policy {0:?} of this upload has been withdrawn")]
+    PolicyWithdrawn(String),
+    /// The policy refuses the file.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The policy's key template has no key for this caller.
+    #[error("the policy has no object key for this token: {0}")]
+    NoKey(Invalid),
+    /// There is no such upload for this caller.
+    #[error("there is no such upload")]
+    NotFound,
+    /// The callback token is forged, outdated, or of another upload.
+    #[error("the callback token is not valid for this upload now")]
+    CallbackTokenInvalid,
+    /// Nothing has been uploaded yet.
+    #[error("the store holds no object for this upload yet")]
+    Incomplete,
+    /// What was uploaded is not what was promised.
+    #[error("the stored object is not what was promised")]
+    Mismatched(Vec<Mismatch>),
+    /// The caller's ETag is not that of the stored object.
+    #[error("the store holds an object with another ETag")]
+    EtagMismatch {
+        /// What the caller said.
+        claimed: String,
+        /// What the store says.
+        found: String,
+    },
+    /// The upload was not finished and confirmed in time.
+    #[error("the time of this upload has run out")]
+    Expired,
+    /// The upload is in a state that forbids this.
+    #[error("the upload is {0}")]
+    InvalidState(IntentState),
+    /// The upload is not confirmed, so there is nothing to download.
+    #[error("the upload is {0}, not confirmed")]
+    NotConfirmed(IntentState),
+    /// A browser would run a file of this type when it is shown inline.
+    #[error("files of type {0:?} cannot be shown inline")]
+    InlineRefused(String),
+    /// The idempotency key was used with another request.
+    #[error("the idempotency key was used with another request")]
+    IdempotencyMismatch,
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The store.
+    #[error(transparent)]
+    S3(#[from] S3Error),
+    /// The signature.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+}
+
+/// A promise that the stored object broke.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// The field of the request that made the promise.
+    pub field: String,
+    /// What was promised.
+    pub expected: serde_json::Value,
+    /// What the store holds.
+    pub found: serde_json::Value,
+}

@@ -1,0 +1,206 @@
+//! Issuing an upload: decide, record, sign, in this order.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Caller, DomainError, Service, url_end};
+use crate::{
+    db::{
+        UploadIntent,
+        idempotency::{IdempotencyKey, Recorded},
+    },
+    model::{
+        ByteSize, ClientNetwork, ContentType, FileName, IntentId, IntentState, Metadata, Scope, Sha256Digest,
+        UploadMethod,
+    },
+    policy::{FileRequest, PolicyDocument, Rules},
+    s3::Access,
+    signing::{Method, PostForm, PresignRequest, PresignedPost, PresignedUrl, Signer},
+};
+
+/// What a client wants to upload.
+#[derive(Debug, Clone)]
+pub struct IssueRequest {
+    /// Name of the file.
+    pub original_file_name: FileName,
+    /// Its exact size in bytes.
+    pub file_size: u64,
+    /// Its media type; guessed from the extension when absent.
+    pub content_type: Option<ContentType>,
+    /// The policy to use.
+    pub policy: String,
+    /// How the bytes shall travel; the policy's first method when absent.
+    pub method: Option<UploadMethod>,
+    /// Its digest.
+    pub checksum_sha256: Option<Sha256Digest>,
+    /// What to store along with it.
+    pub metadata: Metadata,
+    /// A shorter life than the policy's.
+    pub expires_in: Option<Duration>,
+}
+
+/// An upload and where its bytes go.
+#[derive(Debug)]
+pub struct IssuedUpload {
+    /// The committed intent.
+    pub intent: Box<UploadIntent>,
+    /// Where the bytes go; none for a replayed request whose upload is already settled.
+    pub target: Option<UploadTarget>,
+    /// What confirms this upload without a JWT.
+    pub callback_token: Option<String>,
+}
+
+/// Where the bytes of an upload go.
+#[derive(Debug)]
+pub enum UploadTarget {
+    /// A URL to PUT to.
+    Put(PresignedUrl),
+    /// A form to POST.
+    Post(PresignedPost),
+}
+
+/// What a policy allows one file, resolved to instants and a signer.
+pub(super) struct Grant {
+    pub(super) method: UploadMethod,
+    pub(super) network: Option<ClientNetwork>,
+    pub(super) signer: Arc<Signer>,
+    pub(super) life: Duration,
+    pub(super) expires_at: DateTime<Utc>,
+    pub(super) confirm_until: DateTime<Utc>,
+}
+
+impl Service {
+    /// Issues an upload. The intent is committed before anything is signed, so there is no URL without a row; and the
+    /// row's end is the signature's end, so no row promises more than its signature binds.
+    ///
+    /// # Errors
+    /// When the policy refuses, when the same idempotency key came with another request, or when the database, the
+    /// STS or the ledger cannot serve now.
+    pub async fn issue_upload(
+        &self,
+        caller: Caller<'_>,
+        request: IssueRequest,
+        idempotency_key: Option<IdempotencyKey>,
+    ) -> Result<IssuedUpload, DomainError> {
+        caller.require(Scope::Upload)?;
+        let now = self.clock.now();
+        let document = self.policies.current();
+        let Some(rules) = document.policy(&request.policy, now) else {
+            return Err(DomainError::UnknownPolicy(request.policy));
+        };
+        let content_type =
+            request.content_type.unwrap_or_else(|| ContentType::guess(request.original_file_name.as_str()));
+        let file = FileRequest {
+            file_size: request.file_size,
+            content_type: &content_type,
+            has_checksum: request.checksum_sha256.is_some(),
+            method: request.method,
+            expires_in: request.expires_in,
+        };
+        let grant = self.grant(caller, &document, &rules, &file, now).await?;
+        let id = IntentId::at(now);
+        let slug = request.original_file_name.slug();
+        let object_key = rules.key.render(id, now, caller.principal, &slug).map_err(DomainError::NoKey)?;
+        let intent = Box::new(UploadIntent {
+            id,
+            issuer: caller.principal.issuer.clone(),
+            subject: caller.principal.subject.clone(),
+            tenant: caller.principal.tenant.clone(),
+            original_file_name: request.original_file_name,
+            upload_to: rules.key.upload_to().to_owned(),
+            bucket: self.store.bucket().to_owned(),
+            object_key,
+            file_size: ByteSize::from_bytes(request.file_size),
+            content_type,
+            checksum_sha256: request.checksum_sha256,
+            metadata: request.metadata,
+            method: grant.method,
+            policy: request.policy,
+            policy_version: document.version().to_owned(),
+            client_network: grant.network.map(ClientNetwork::net),
+            state: IntentState::Issued,
+            created_at: now,
+            expires_at: grant.expires_at,
+            confirm_until: grant.confirm_until,
+            settled_at: None,
+            settled_via: None,
+            etag: None,
+            version_id: None,
+            mismatches: None,
+        });
+        let intent = match idempotency_key {
+            None => self.ledger.record_upload(intent).await?,
+            Some(key) => match self.database.record_upload_once(&intent, &key).await? {
+                Recorded::New => intent,
+                Recorded::Mismatch => return Err(DomainError::IdempotencyMismatch),
+                Recorded::Replay(earlier) if earlier.state == IntentState::Issued => {
+                    return self.renew_intent(caller, *earlier).await;
+                }
+                Recorded::Replay(earlier) => {
+                    return Ok(IssuedUpload { intent: earlier, target: None, callback_token: None });
+                }
+            },
+        };
+        self.signed(intent, &grant, now)
+    }
+
+    /// Asks the policy, and finds a signer and an end that it allows.
+    pub(super) async fn grant(
+        &self,
+        caller: Caller<'_>,
+        document: &PolicyDocument,
+        rules: &Rules,
+        file: &FileRequest<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Grant, DomainError> {
+        let decision = rules.decide_upload(file)?;
+        let network = ClientNetwork::of(caller.address, rules.ip_scope);
+        let signer = self.sessions.signer(network, Access::Upload, document.longest_expiry()).await?;
+        let (life, expires_at) = url_end(now, decision.expires_in, &signer);
+        let grace = TimeDelta::from_std(rules.confirm_grace).unwrap_or_default();
+        Ok(Grant { method: decision.method, network, signer, life, expires_at, confirm_until: expires_at + grace })
+    }
+
+    /// Signs what `intent` says, all of it and nothing else.
+    pub(super) fn signed(
+        &self,
+        intent: Box<UploadIntent>,
+        grant: &Grant,
+        now: DateTime<Utc>,
+    ) -> Result<IssuedUpload, DomainError> {
+        let length = intent.file_size.bytes();
+        let target = match intent.method {
+            UploadMethod::Put => {
+                let mut headers = vec![
+                    ("content-length".into(), length.to_string().into()),
+                    ("content-type".into(), intent.content_type.as_str().into()),
+                    // The first write wins: the URL cannot replace what it, or anybody else, has written.
+                    ("if-none-match".into(), "*".into()),
+                ];
+                if let Some(digest) = intent.checksum_sha256 {
+                    headers.push(("x-amz-checksum-sha256".into(), digest.to_base64().into()));
+                }
+                for (name, value) in intent.metadata.iter() {
+                    headers.push((format!("x-amz-meta-{name}").into(), value.into()));
+                }
+                let request =
+                    PresignRequest { method: Method::Put, key: &intent.object_key, query: Vec::new(), headers };
+                UploadTarget::Put(grant.signer.presign(&request, now, grant.life)?)
+            }
+            UploadMethod::Post => {
+                let form = PostForm {
+                    key: &intent.object_key,
+                    content_length: length,
+                    content_type: intent.content_type.as_str(),
+                    checksum_sha256: intent.checksum_sha256.as_ref(),
+                    metadata: &intent.metadata,
+                    success_action_status: 201,
+                };
+                UploadTarget::Post(grant.signer.presign_post(&form, now, grant.life)?)
+            }
+        };
+        let callback_token = Some(self.callback_tokens.issue(intent.id, intent.confirm_until));
+        Ok(IssuedUpload { intent, target: Some(target), callback_token })
+    }
+}

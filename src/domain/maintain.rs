@@ -1,0 +1,33 @@
+//! Keeping house: partitions ahead of time, outdated idempotency keys out of the way.
+
+use std::time::Duration;
+
+use super::Service;
+use crate::db::DbError;
+
+/// How often. Partitions exist months ahead, so any of many runs may fail.
+const INTERVAL: Duration = Duration::from_secs(3600);
+
+impl Service {
+    /// One round.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn maintain(&self) -> Result<(), DbError> {
+        let now = self.clock.now();
+        self.database.ensure_partitions(now).await?;
+        let forgotten = self.database.forget_old_idempotency_keys(now).await?;
+        log::debug!("maintenance: {forgotten} outdated idempotency keys removed");
+        Ok(())
+    }
+
+    /// A round now and one every hour, until the task is ended.
+    pub async fn maintain_for_ever(self) {
+        loop {
+            if let Err(error) = self.maintain().await {
+                log::warn!("maintenance failed and will be tried again: {error}");
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Renewing: a fresh URL for an upload that was issued before.
+
+use super::{Caller, DomainError, IssuedUpload, Service};
+use crate::{
+    db::{Outcome, UploadIntent, uploads::Renewal},
+    model::{IntentId, IntentState, Scope},
+    policy::FileRequest,
+};
+
+impl Service {
+    /// A fresh URL for the same upload and key, by today's policy and for the network that the caller is in now.
+    ///
+    /// # Errors
+    /// When the caller does not own it, it is settled or its time has run out, or today's policy refuses it.
+    pub async fn renew_upload(&self, caller: Caller<'_>, id: IntentId) -> Result<IssuedUpload, DomainError> {
+        caller.require(Scope::Upload)?;
+        let intent = self.owned_upload(caller.principal, id).await?;
+        self.renew_intent(caller, intent).await
+    }
+
+    pub(super) async fn renew_intent(
+        &self,
+        caller: Caller<'_>,
+        intent: UploadIntent,
+    ) -> Result<IssuedUpload, DomainError> {
+        let now = self.clock.now();
+        match intent.state {
+            IntentState::Issued if now <= intent.confirm_until => {}
+            IntentState::Issued | IntentState::Expired => return Err(DomainError::Expired),
+            state => return Err(DomainError::InvalidState(state)),
+        }
+        let document = self.policies.current();
+        let rules =
+            document.policy(&intent.policy, now).ok_or_else(|| DomainError::PolicyWithdrawn(intent.policy.clone()))?;
+        let file = FileRequest {
+            file_size: intent.file_size.bytes(),
+            content_type: &intent.content_type,
+            has_checksum: intent.checksum_sha256.is_some(),
+            method: Some(intent.method),
+            expires_in: None,
+        };
+        let grant = self.grant(caller, &document, &rules, &file, now).await?;
+        let renewal = Renewal {
+            policy_version: document.version().to_owned(),
+            network: grant.network,
+            expires_at: grant.expires_at,
+            confirm_until: grant.confirm_until,
+        };
+        match self.database.renew_upload(intent.id, &renewal).await? {
+            Outcome::Changed(intent) | Outcome::AlreadyThere(intent) => self.signed(Box::new(intent), &grant, now),
+            Outcome::NotAllowed(intent) => Err(DomainError::InvalidState(intent.state)),
+            Outcome::Absent => Err(DomainError::NotFound),
+        }
+    }
+}
