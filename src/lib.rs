@@ -15,6 +15,8 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod db;
+#[cfg(feature = "embedded")]
+pub mod dev;
 pub mod domain;
 pub mod model;
 pub mod policy;
