@@ -7,10 +7,14 @@
 //! Unlike AWS it does not substitute `${filename}` in form keys, holds the file of a form in memory while it arrives
 //! (at most [`MAX_FORM_FILE_BYTES`]), keeps one version of an object, and judges the dates of signatures by the
 //! machine's clock, whatever [`Clock`] it was given.
+//!
+//! `s3s` writes whole requests, signatures included, to the log at debug level, and every refusal at error level: the
+//! log filter has to leave the target `s3s` out.
 
 mod access;
 mod checksum;
 mod cors;
+mod drain;
 mod operations;
 mod post_form;
 mod session;
@@ -144,6 +148,7 @@ impl EmbeddedStore {
                 runtime.clone(),
             ),
             base_url: base_url(address),
+            runtime: runtime.clone(),
         });
         let (stop, stopping) = watch::channel(false);
         let server = runtime.spawn(serve(listener, front, stopping, runtime.clone()));
@@ -256,6 +261,7 @@ struct Front {
     cors: Cors,
     s3: S3Service,
     base_url: String,
+    runtime: Handle,
 }
 
 impl Front {
@@ -264,7 +270,8 @@ impl Front {
             return preflight;
         }
         let grant = self.cors.grant(request.headers());
-        let mut response = self.forward(request.map(Body::from), peer).await;
+        let request = drain::unread_bodies(request, &self.runtime);
+        let mut response = self.forward(request, peer).await;
         self.make_location_absolute(&mut response);
         Cors::finish(grant, response.headers_mut());
         response

@@ -391,6 +391,18 @@ async fn unsigned_amz_headers_are_refused() {
     assert_eq!(t.stored("a").await, None);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upload_hears_why_although_it_is_still_sending() {
+    let t = TestStore::start().await;
+    let wrong_secret = Keys { secret: "other".to_owned(), ..Keys::root() };
+    let url = t.put_url(&wrong_secret, "a").await;
+    let body = bytes::Bytes::from(vec![0; 16 << 20]);
+    for _ in 0..5 {
+        let response = t.http.put(&url).body(body.clone()).send().await.unwrap();
+        assert_error(response, 403, "SignatureDoesNotMatch").await;
+    }
+}
+
 // Conditional requests
 
 #[tokio::test(flavor = "multi_thread")]
