@@ -15,6 +15,6 @@ pub mod uploads;
 pub use connect::Database;
 pub use downloads::DownloadIntent;
 pub use error::DbError;
-pub use ledger::{Ledger, LedgerStatus};
+pub use ledger::{Ledger, LedgerStatus, LedgerWriters};
 pub use migrate::SchemaState;
 pub use uploads::{Outcome, SettledVia, Settlement, UploadIntent};

@@ -11,13 +11,16 @@
 //! | 1 | `signing`, `policy` |
 //! | 0 | `model`, `config`, `clock` |
 
+pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
 #[cfg(feature = "embedded")]
 pub mod dev;
 pub mod domain;
+pub mod http;
 pub mod model;
 pub mod policy;
 pub mod s3;

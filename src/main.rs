@@ -1,3 +1,7 @@
 //! The `presignd` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    presignd::cli::run()
+}

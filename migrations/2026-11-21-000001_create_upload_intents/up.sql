@@ -14,7 +14,7 @@ CREATE TABLE upload_intents (
     method text NOT NULL,
     policy text NOT NULL,
     policy_version text NOT NULL,
-    client_network cidr,
+    client_network text,
     state text NOT NULL DEFAULT 'issued',
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
@@ -28,6 +28,7 @@ CREATE TABLE upload_intents (
     CONSTRAINT upload_intents_file_size_check CHECK (file_size >= 0),
     CONSTRAINT upload_intents_checksum_sha256_check CHECK (octet_length(checksum_sha256) = 32),
     CONSTRAINT upload_intents_method_check CHECK (method IN ('put', 'post', 'multipart')),
+    CONSTRAINT upload_intents_client_network_check CHECK (masklen(client_network::inet) >= 0),
     CONSTRAINT upload_intents_state_check CHECK (state IN ('issued', 'confirmed', 'rejected', 'aborted', 'expired')),
     CONSTRAINT upload_intents_settled_via_check CHECK (settled_via IN ('callback', 'event', 'sweeper', 'owner')),
     CONSTRAINT upload_intents_expires_at_check CHECK (expires_at > created_at AND confirm_until >= expires_at),
@@ -56,7 +57,7 @@ COMMENT ON COLUMN upload_intents.metadata IS 'User metadata (x-amz-meta-*), boun
 COMMENT ON COLUMN upload_intents.method IS 'How the bytes travel: put, post or multipart.';
 COMMENT ON COLUMN upload_intents.policy IS 'Name of the policy that decided.';
 COMMENT ON COLUMN upload_intents.policy_version IS 'Version of the policy file that decided last.';
-COMMENT ON COLUMN upload_intents.client_network IS 'Network that the last URL is scoped to; null when the policy does not scope.';
+COMMENT ON COLUMN upload_intents.client_network IS 'Network that the last URL is scoped to, with its mask; null when the policy does not scope.';
 COMMENT ON COLUMN upload_intents.state IS 'issued, or one of the final states confirmed, rejected, aborted, expired.';
 COMMENT ON COLUMN upload_intents.created_at IS 'Time of issue.';
 COMMENT ON COLUMN upload_intents.expires_at IS 'End of the last URL that was handed out.';

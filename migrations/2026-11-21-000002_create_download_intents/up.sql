@@ -6,10 +6,11 @@ CREATE TABLE download_intents (
     tenant text,
     policy text NOT NULL,
     policy_version text NOT NULL,
-    client_network cidr,
+    client_network text,
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     CONSTRAINT download_intents_pkey PRIMARY KEY (id),
+    CONSTRAINT download_intents_client_network_check CHECK (masklen(client_network::inet) >= 0),
     CONSTRAINT download_intents_expires_at_check CHECK (expires_at > created_at)
 ) PARTITION BY RANGE (id);
 
@@ -24,6 +25,6 @@ COMMENT ON COLUMN download_intents.subject IS 'sub of the token that asked.';
 COMMENT ON COLUMN download_intents.tenant IS 'Tenant claim of the token that asked, where its issuer has one.';
 COMMENT ON COLUMN download_intents.policy IS 'Name of the policy that decided.';
 COMMENT ON COLUMN download_intents.policy_version IS 'Version of the policy file that decided.';
-COMMENT ON COLUMN download_intents.client_network IS 'Network that the URL is scoped to; null when the policy does not scope.';
+COMMENT ON COLUMN download_intents.client_network IS 'Network that the URL is scoped to, with its mask; null when the policy does not scope.';
 COMMENT ON COLUMN download_intents.created_at IS 'Time of issue.';
 COMMENT ON COLUMN download_intents.expires_at IS 'End of the URL that was handed out.';

@@ -38,10 +38,10 @@ pub struct S3Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Addressing {
-    /// `https://bucket.host/key`, AWS's form.
+    /// `https://bucket.host/key`, which AWS prefers and other stores need a wildcard DNS name for.
     #[default]
     VirtualHosted,
-    /// `https://host/bucket/key`, for most other stores.
+    /// `https://host/bucket/key`, which every S3-compatible store understands.
     Path,
 }
 

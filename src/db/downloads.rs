@@ -3,14 +3,13 @@
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryResult,
-    sql_types::{self, Cidr, Nullable, Text, Timestamptz},
+    sql_types::{self, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
-use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::group_insert::group_insert;
-use crate::model::IntentId;
+use crate::model::{ClientNetwork, IntentId};
 
 /// A row: who was given a download URL of what.
 #[derive(Debug, Clone)]
@@ -30,7 +29,7 @@ pub struct DownloadIntent {
     /// Version of the policy file that decided.
     pub policy_version: String,
     /// Network that the URL is scoped to.
-    pub client_network: Option<IpNet>,
+    pub client_network: Option<ClientNetwork>,
     /// Time of issue.
     pub created_at: DateTime<Utc>,
     /// End of the URL.
@@ -51,7 +50,7 @@ group_insert! {
         tenant: Option<&'a str> as Nullable<Text> = row.tenant.as_deref();
         policy: &'a str as Text = row.policy.as_str();
         policy_version: &'a str as Text = row.policy_version.as_str();
-        client_network: Option<IpNet> as Nullable<Cidr> = row.client_network;
+        client_network: Option<String> as Nullable<Text> = row.client_network.map(|network| network.to_string());
         created_at: DateTime<Utc> as Timestamptz = row.created_at;
         expires_at: DateTime<Utc> as Timestamptz = row.expires_at;
     }

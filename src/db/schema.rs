@@ -17,8 +17,8 @@ diesel::table! {
         policy -> Text,
         /// Version of the policy file that decided.
         policy_version -> Text,
-        /// Network that the URL is scoped to; null when the policy does not scope.
-        client_network -> Nullable<Cidr>,
+        /// Network that the URL is scoped to, with its mask; null when the policy does not scope.
+        client_network -> Nullable<Text>,
         /// Time of issue.
         created_at -> Timestamptz,
         /// End of the URL that was handed out.
@@ -77,8 +77,8 @@ diesel::table! {
         policy -> Text,
         /// Version of the policy file that decided last.
         policy_version -> Text,
-        /// Network that the last URL is scoped to; null when the policy does not scope.
-        client_network -> Nullable<Cidr>,
+        /// Network that the last URL is scoped to, with its mask; null when the policy does not scope.
+        client_network -> Nullable<Text>,
         /// issued, or one of the final states confirmed, rejected, aborted, expired.
         state -> Text,
         /// Time of issue.

@@ -11,7 +11,8 @@ use diesel::{
 };
 
 use crate::model::{
-    ByteSize, ContentType, ETag, FileName, IntentId, IntentState, Metadata, ObjectKey, Sha256Digest, UploadMethod,
+    ByteSize, ClientNetwork, ContentType, ETag, FileName, IntentId, IntentState, Metadata, ObjectKey, Sha256Digest,
+    UploadMethod,
 };
 
 /// Reads `$type` from a column of `$sql_type`, by way of the `$stored` value that diesel knows.
@@ -40,6 +41,9 @@ stored_as!(UploadMethod, sql_types::Text, |method: String| method.parse()?);
 stored_as!(ObjectKey, sql_types::Text, |key: String| Self::parse(key)?);
 stored_as!(FileName, sql_types::Text, |name: String| Self::parse(&name)?);
 stored_as!(ContentType, sql_types::Text, |content_type: String| content_type.parse()?);
+// As text: PostgreSQL's binary form of addresses depends on the operating system that the server was built for, and
+// not every database that speaks its protocol has both of its types.
+stored_as!(ClientNetwork, sql_types::Text, |network: String| network.parse()?);
 stored_as!(ETag, sql_types::Text, |etag: String| Self::parse(&etag)?);
 stored_as!(ByteSize, sql_types::BigInt, |bytes: i64| Self::from_bytes(bytes.try_into()?));
 stored_as!(Sha256Digest, sql_types::Binary, |digest: Vec<u8>| {

@@ -7,10 +7,9 @@ use diesel::{
         ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, Selectable,
         SelectableHelper as _,
     },
-    sql_types::{self, BigInt, Binary, Cidr, Jsonb, Nullable, Text, Timestamptz},
+    sql_types::{self, BigInt, Binary, Jsonb, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
-use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::{Database, DbError, group_insert::group_insert, schema::upload_intents};
@@ -54,7 +53,7 @@ pub struct UploadIntent {
     /// Version of the policy file that decided last.
     pub policy_version: String,
     /// Network that the last URL is scoped to.
-    pub client_network: Option<IpNet>,
+    pub client_network: Option<ClientNetwork>,
     /// Where it stands.
     pub state: IntentState,
     /// Time of issue.
@@ -79,11 +78,6 @@ impl UploadIntent {
     /// Whether `principal` issued this upload.
     pub fn is_owned_by(&self, principal: &Principal) -> bool {
         self.subject == principal.subject && self.issuer == principal.issuer
-    }
-
-    /// The network that the last URL is scoped to.
-    pub fn network(&self) -> Option<ClientNetwork> {
-        self.client_network.map(ClientNetwork::from_net)
     }
 }
 
@@ -222,7 +216,7 @@ impl Database {
             .filter(upload_intents::state.eq(IntentState::Issued.as_str()))
             .set((
                 upload_intents::policy_version.eq(&renewal.policy_version),
-                upload_intents::client_network.eq(renewal.network.map(ClientNetwork::net)),
+                upload_intents::client_network.eq(renewal.network.map(|network| network.to_string())),
                 upload_intents::expires_at.eq(renewal.expires_at),
                 // An earlier URL may still be in use: the deadline never comes closer.
                 upload_intents::confirm_until.eq(diesel::dsl::case_when(
@@ -286,7 +280,7 @@ group_insert! {
         method: &'static str as Text = row.method.as_str();
         policy: &'a str as Text = row.policy.as_str();
         policy_version: &'a str as Text = row.policy_version.as_str();
-        client_network: Option<IpNet> as Nullable<Cidr> = row.client_network;
+        client_network: Option<String> as Nullable<Text> = row.client_network.map(|network| network.to_string());
         created_at: DateTime<Utc> as Timestamptz = row.created_at;
         expires_at: DateTime<Utc> as Timestamptz = row.expires_at;
         confirm_until: DateTime<Utc> as Timestamptz = row.confirm_until;

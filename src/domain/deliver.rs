@@ -74,7 +74,7 @@ impl Service {
             tenant: caller.principal.tenant.clone(),
             policy: upload.policy,
             policy_version: document.version().to_owned(),
-            client_network: network.map(ClientNetwork::net),
+            client_network: network,
             created_at: now,
             expires_at,
         });

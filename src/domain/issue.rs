@@ -118,7 +118,7 @@ impl Service {
             method: grant.method,
             policy: request.policy,
             policy_version: document.version().to_owned(),
-            client_network: grant.network.map(ClientNetwork::net),
+            client_network: grant.network,
             state: IntentState::Issued,
             created_at: now,
             expires_at: grant.expires_at,

@@ -1,6 +1,6 @@
 //! The network a client speaks from, and how widely a policy scopes a URL to it.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -23,19 +23,20 @@ impl ClientNetwork {
         IpNet::new(address, prefix).ok().map(|net| Self(net.trunc()))
     }
 
-    /// The network read back from a row.
-    pub fn from_net(net: IpNet) -> Self {
-        Self(net.trunc())
-    }
-
-    /// The network.
-    pub const fn net(self) -> IpNet {
-        self.0
-    }
-
     /// Whether `address` lies in this network.
     pub fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
+    }
+}
+
+impl FromStr for ClientNetwork {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.parse::<IpNet>() {
+            Ok(net) if net == net.trunc() => Ok(Self(net)),
+            _ => Err(Invalid::new("must be a network with its mask, such as \"203.0.113.0/24\"")),
+        }
     }
 }
 
@@ -102,6 +103,9 @@ mod tests {
         assert_eq!(of("2001:db8:1:2:3:4:5:6", 32, 64), "2001:db8:1:2::/64");
         assert_eq!(of("2001:db8::1", 32, 128), "2001:db8::1/128");
         assert_eq!(ClientNetwork::of("203.0.113.7".parse().unwrap(), IpScope::Off), None);
+        assert_eq!("203.0.113.0/24".parse::<ClientNetwork>().unwrap().to_string(), "203.0.113.0/24");
+        assert!("203.0.113.7".parse::<ClientNetwork>().is_err());
+        assert!("203.0.113.7/24".parse::<ClientNetwork>().is_err());
     }
 
     #[test]

@@ -4,16 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::model::{Invalid, ObjectKey};
 
-use super::encode;
+pub use crate::config::s3::Addressing;
 
-/// How requests name their bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Addressing {
-    /// `https://host/bucket/key`, which every S3-compatible store understands.
-    Path,
-    /// `https://bucket.host/key`, which AWS prefers and other stores need a wildcard DNS name for.
-    VirtualHosted,
-}
+use super::encode;
 
 /// The scheme, host and port of a store, and one bucket in it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,264 @@
+//! Wires the rooms together, starts the service and stops it in order.
+
+pub mod logging;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use actix_web::{
+    App, HttpServer,
+    dev::ServerHandle,
+    middleware::{Condition, from_fn},
+    web,
+};
+use tokio::{runtime::Handle, task::JoinHandle};
+
+use crate::{
+    auth::{AuthSetupError, Authenticator},
+    clock::Clock,
+    config::{CallbackConfig, Config, Problem, S3Config, secret::SecretFileError},
+    db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
+    domain::{CallbackKey, CallbackTokens, Service},
+    http::{self, Metrics, State},
+    model::IpScope,
+    policy::{self, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher},
+    s3::{ObjectStore, Sdk, Sessions},
+    signing::Endpoint,
+};
+
+/// How long the start waits for a database that does not answer before it goes on without: requests are answered
+/// with 503 until it is there.
+const SCHEMA_RETRY: Duration = Duration::from_secs(2);
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting that shows itself wrong only now.
+    #[error("{0}")]
+    Setting(Problem),
+    /// A secret cannot be read.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    /// The policies cannot be used.
+    #[error(transparent)]
+    Policies(#[from] LoadError),
+    /// An issuer of tokens cannot be set up.
+    #[error(transparent)]
+    Auth(#[from] AuthSetupError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The schema is older than this binary.
+    #[error("the database lacks migrations ({}): run \"presignd migrate\" or set database.migrate_on_start", .0.join(", "))]
+    SchemaPending(Vec<String>),
+    /// The schema is newer than this binary.
+    #[error("the database has migrations that this binary does not know ({}): run a newer one", .0.join(", "))]
+    SchemaNewer(Vec<String>),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The metrics cannot be registered.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// The running service.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The policies in force.
+    pub policies: PolicyHandle,
+    server: ServerHandle,
+    serving: JoinHandle<io::Result<()>>,
+    writers: LedgerWriters,
+    housekeeping: JoinHandle<()>,
+    database: Database,
+    _policy_watcher: PolicyWatcher,
+}
+
+impl Running {
+    /// Stops in order: no new connections, requests in flight finish, the ledger writes what is queued.
+    pub async fn stop(self) {
+        self.housekeeping.abort();
+        self.server.stop(true).await;
+        let _ = self.serving.await;
+        // The last handler is gone, and with it the last sender of the ledger: its writers end when they are through.
+        self.writers.drained().await;
+        self.database.close();
+        log::info!("stopped");
+    }
+
+    /// Waits until the server ends by itself, which it does only when it fails.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn failed(&mut self) -> io::Result<()> {
+        (&mut self.serving).await.map_err(io::Error::other)?
+    }
+}
+
+/// Starts the service on `runtime`, which has to be a multi-thread one and becomes the main runtime: connections,
+/// the ledger, key refresh and policy watch live there, not on an actix worker.
+///
+/// # Errors
+/// When anything that the configuration asks for is not to be had. A database or a store that does not answer is
+/// not among that: the service starts, is not ready, and becomes ready by itself.
+pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Running, StartError> {
+    let s3 = config.s3.clone();
+    let (policies, policy_watcher) = policy::watch(&config.policies.file, &runtime, move |document| {
+        let problems = unmet_demands(document, &s3);
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    })?;
+    let authenticator = Authenticator::from_config(&config.auth, clock.clone(), runtime.clone()).await?;
+    let callback_tokens = callback_tokens(&config.callback)?;
+    let endpoint = endpoint(&config.s3)?;
+    let metrics = Metrics::new()?;
+    let database = Database::new(&config.database, &runtime)?;
+    let schema_is_ready = match prepare_schema(&database, config.database.migrate_on_start).await {
+        Ok(()) => true,
+        Err(StartError::Database(DbError::Unavailable(reason))) => {
+            log::warn!("starting without the database: {reason}");
+            false
+        }
+        Err(error) => return Err(error),
+    };
+    let sdk = Sdk::from_config(&config.s3).await;
+    let (ledger, writers) = Ledger::start(&database, &config.database, &runtime);
+    let service = Service {
+        ledger,
+        store: ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone()),
+        sessions: Sessions::new(sdk, &config.s3, endpoint, clock.clone(), runtime.clone()),
+        policies: policies.clone(),
+        callback_tokens,
+        clock,
+        database: database.clone(),
+    };
+    let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
+    let (address, server) = serve(config, service, authenticator, metrics)?;
+    let handle = server.handle();
+    let serving = runtime.spawn(server);
+    log::info!("listening on {address}, policies {}", policies.current().version());
+    Ok(Running {
+        address,
+        policies,
+        server: handle,
+        serving,
+        writers,
+        housekeeping,
+        database,
+        _policy_watcher: policy_watcher,
+    })
+}
+
+/// Checks everything that can be checked without talking to anybody.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(config: &Config) -> Result<PolicyDocument, StartError> {
+    let document = policy::load(&config.policies.file)?;
+    if let Some(problem) = unmet_demands(&document, &config.s3).into_iter().next() {
+        return Err(StartError::Setting(problem));
+    }
+    callback_tokens(&config.callback)?;
+    endpoint(&config.s3)?;
+    Ok(document)
+}
+
+/// Brings the schema up to date, or refuses a schema that does not fit.
+///
+/// # Errors
+/// When it does not fit and may not be changed, or the database does not answer.
+pub async fn prepare_schema(database: &Database, may_migrate: bool) -> Result<(), StartError> {
+    match database.schema_state().await? {
+        SchemaState::Current => {}
+        SchemaState::Newer(versions) => return Err(StartError::SchemaNewer(versions)),
+        SchemaState::Pending(versions) if !may_migrate => return Err(StartError::SchemaPending(versions)),
+        SchemaState::Pending(_) => {
+            for version in database.migrate().await? {
+                log::info!("migration {version} applied");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn keep_house(service: Service, schema_is_ready: bool, may_migrate: bool) {
+    if !schema_is_ready {
+        while let Err(error) = prepare_schema(&service.database, may_migrate).await {
+            log::warn!("the database is not usable yet: {error}");
+            tokio::time::sleep(SCHEMA_RETRY).await;
+        }
+    }
+    service.maintain_for_ever().await;
+}
+
+fn serve(
+    config: &Config,
+    service: Service,
+    authenticator: Authenticator,
+    metrics: Metrics,
+) -> Result<(SocketAddr, actix_web::dev::Server), StartError> {
+    let failed = |source| StartError::Listen { address: config.server.listen, source };
+    let listener = listen(config.server.listen).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    // Port 0 takes a free one, and URLs have to name that.
+    let mut config = config.clone();
+    config.server.listen = address;
+    let state = web::Data::new(State::new(&config, service, authenticator, metrics));
+    let settings = config.server.clone();
+    let mut server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .configure(http::routes)
+            .wrap(Condition::new(!settings.cors_allowed_origins.is_empty(), http::cors(&settings)))
+            .wrap(from_fn(http::finish))
+    })
+    .client_request_timeout(config.server.request_timeout)
+    .shutdown_timeout(config.server.shutdown_timeout.as_secs())
+    .disable_signals();
+    if let Some(workers) = config.server.workers {
+        server = server.workers(workers);
+    }
+    Ok((address, server.listen(listener).map_err(failed)?.run()))
+}
+
+/// As actix would, but here, because the port has to be known before the routes are made.
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
+    // Without it, a restart would have to wait for the old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(2048)?.into_std()
+}
+
+fn callback_tokens(config: &CallbackConfig) -> Result<CallbackTokens, StartError> {
+    let keys = config.keys.iter().map(|key| Ok(CallbackKey::new(&key.id, &key.load()?)));
+    Ok(CallbackTokens::new(keys.collect::<Result<_, SecretFileError>>()?))
+}
+
+fn endpoint(config: &S3Config) -> Result<Arc<Endpoint>, StartError> {
+    let endpoint = Endpoint::new(&config.client_endpoint(), &config.bucket, config.addressing);
+    let problem =
+        |invalid: crate::model::Invalid| Problem::new("s3.public_endpoint, s3.endpoint or s3.bucket", invalid.rule);
+    Ok(Arc::new(endpoint.map_err(|invalid| StartError::Setting(problem(invalid)))?))
+}
+
+/// What the policies ask for that the rest of the configuration cannot do. Refused, never silently left out.
+fn unmet_demands(document: &PolicyDocument, s3: &S3Config) -> Vec<Problem> {
+    if s3.sts.is_some() {
+        return Vec::new();
+    }
+    document
+        .all_rules()
+        .filter(|(_, rules)| rules.ip_scope != IpScope::Off)
+        .map(|(name, _)| {
+            let rule = "needs the [s3.sts] settings, without which no store can hold a URL to a network";
+            Problem::new(format!("policy.{name}.ip_scope"), rule)
+        })
+        .collect()
+}

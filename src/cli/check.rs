@@ -1,0 +1,12 @@
+//! `presignd check`
+
+use super::{ConfigArgs, Failure, print};
+use crate::app;
+
+pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    let config = args.load()?;
+    let policies = app::check(&config)?;
+    print(format_args!("{}: ok", args.config.display()));
+    print(format_args!("{}: ok, version {}", config.policies.file.display(), policies.version()));
+    Ok(())
+}

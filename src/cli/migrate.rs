@@ -1,0 +1,56 @@
+//! `presignd migrate`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::runtime::Handle;
+
+use super::{Failure, load, print, start_logging};
+use crate::{
+    clock::Clock,
+    db::{Database, SchemaState},
+};
+
+/// What to migrate.
+#[derive(Debug, Args)]
+pub(super) struct MigrateArgs {
+    /// The configuration file.
+    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    status: bool,
+    /// Take back the last COUNT migrations. Their data is lost.
+    #[arg(long, value_name = "COUNT", conflicts_with = "status")]
+    revert: Option<usize>,
+}
+
+pub(super) async fn run(args: &MigrateArgs, runtime: &Handle) -> Result<(), Failure> {
+    let config = load(&args.config)?;
+    start_logging(&config);
+    let database = Database::new(&config.database, runtime)?;
+    if args.status {
+        match database.schema_state().await? {
+            SchemaState::Current => print("up to date"),
+            SchemaState::Pending(versions) => {
+                versions.iter().for_each(|version| print(format_args!("pending {version}")))
+            }
+            SchemaState::Newer(versions) => {
+                versions.iter().for_each(|version| print(format_args!("unknown {version}")))
+            }
+        }
+        return Ok(());
+    }
+    if let Some(count) = args.revert {
+        let reverted = database.revert(count).await?;
+        reverted.iter().for_each(|version| print(format_args!("reverted {version}")));
+        return Ok(());
+    }
+    let applied = database.migrate().await?;
+    database.ensure_partitions(Clock::System.now()).await?;
+    if applied.is_empty() {
+        print("up to date");
+    }
+    applied.iter().for_each(|version| print(format_args!("applied {version}")));
+    Ok(())
+}

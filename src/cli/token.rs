@@ -1,0 +1,64 @@
+//! `presignd token`
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use secrecy::ExposeSecret as _;
+
+use super::{Failure, load, print};
+use crate::{
+    auth::{DevelopmentToken, mint_development_token, shared_secret},
+    clock::Clock,
+    config::AuthConfig,
+};
+
+/// What the token says.
+#[derive(Debug, Args)]
+pub(super) struct TokenArgs {
+    /// The configuration file.
+    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// The user (sub).
+    #[arg(long, default_value = "alice")]
+    subject: String,
+    /// The tenant, for an issuer with a tenant claim.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// A scope; may be given several times.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// How long it is good for.
+    #[arg(long, default_value = "1h", value_parser = crate::config::duration::parse)]
+    lifetime: Duration,
+    /// The issuer, where several have a shared secret.
+    #[arg(long)]
+    issuer: Option<String>,
+}
+
+pub(super) async fn run(args: &TokenArgs) -> Result<(), Failure> {
+    let config = load(&args.config)?;
+    print(mint(&config.auth, args).await?);
+    Ok(())
+}
+
+async fn mint(config: &AuthConfig, args: &TokenArgs) -> Result<String, Failure> {
+    for issuer in &config.issuers {
+        if args.issuer.as_ref().is_some_and(|wanted| *wanted != issuer.issuer) {
+            continue;
+        }
+        let Some(secret) = shared_secret(issuer).await? else { continue };
+        let scopes: Vec<&str> = args.scopes.iter().map(String::as_str).collect();
+        let token = DevelopmentToken {
+            issuer: &issuer.issuer,
+            audience: issuer.audience.first().map_or("", String::as_str),
+            subject: &args.subject,
+            tenant: issuer.tenant_claim.as_deref().zip(args.tenant.as_deref()),
+            scope_claim: &config.scopes.claim,
+            scopes: &scopes,
+            lifetime: args.lifetime,
+        };
+        let token = mint_development_token(&secret, &token, Clock::System.now())?;
+        return Ok(token.expose_secret().to_owned());
+    }
+    Err(Failure("no issuer in the configuration has a shared secret to mint a token with".to_owned()))
+}

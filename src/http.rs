@@ -1,0 +1,111 @@
+//! The HTTP API: the whole route table, and the state that handlers see.
+
+mod client_address;
+mod documentation;
+mod downloads;
+mod error;
+mod extract;
+mod health;
+mod metrics;
+mod policies;
+mod request;
+mod uploads;
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpResponse, Route,
+    http::header,
+    web::{self, ServiceConfig},
+};
+
+pub use client_address::TrustedProxies;
+pub use error::{ApiError, ErrorCode, FieldError};
+pub use health::Readiness;
+pub use metrics::Metrics;
+pub use request::{cors, finish};
+
+use crate::{auth::Authenticator, config::Config, domain::Service};
+
+/// What every handler can reach.
+#[derive(Debug)]
+pub struct State {
+    /// The verbs.
+    pub service: Service,
+    /// Who a token stands for.
+    pub authenticator: Authenticator,
+    /// Whose forwarding headers are believed.
+    pub proxies: TrustedProxies,
+    /// How clients reach this service, without a trailing slash.
+    pub base_url: Arc<str>,
+    /// Largest accepted body, in bytes.
+    pub body_limit: usize,
+    /// Longest wait for a body.
+    pub request_timeout: Duration,
+    /// Whether every request gets a log line.
+    pub access_log: bool,
+    /// Whether everything that is needed answers.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl State {
+    /// The state for `config`.
+    pub fn new(config: &Config, service: Service, authenticator: Authenticator, metrics: Metrics) -> Self {
+        Self {
+            readiness: Readiness::new(service.clone(), authenticator.clone()),
+            service,
+            authenticator,
+            proxies: TrustedProxies::new(&config.server),
+            base_url: config.server.base_url().into(),
+            body_limit: usize::try_from(config.server.body_limit.bytes()).unwrap_or(usize::MAX),
+            request_timeout: config.server.request_timeout,
+            access_log: config.log.access,
+            metrics,
+        }
+    }
+}
+
+/// The route table. Every path is served with and without a trailing slash.
+pub fn routes(app: &mut ServiceConfig) {
+    // Uploads: for SPA frontends and mobile clients.
+    at(app, "/api/v1/uploads", "GET, POST", [web::post().to(uploads::issue), web::get().to(uploads::list)]);
+    at(app, "/api/v1/uploads/{id}", "DELETE, GET", [web::get().to(uploads::show), web::delete().to(uploads::abort)]);
+    at(app, "/api/v1/uploads/{id}/renew", "POST", [web::post().to(uploads::renew)]);
+    at(app, "/api/v1/uploads/{id}/complete", "POST", [web::post().to(uploads::complete)]);
+
+    // Downloads: for whoever a policy lets read.
+    at(app, "/api/v1/downloads", "POST", [web::post().to(downloads::issue)]);
+
+    // What is allowed: for anybody with a token.
+    at(app, "/api/v1/policies", "GET", [web::get().to(policies::show)]);
+
+    // For operators and developers, without a token.
+    at(app, "/healthz", "GET", [web::get().to(health::alive)]);
+    at(app, "/readyz", "GET", [web::get().to(health::ready)]);
+    at(app, "/metrics", "GET", [web::get().to(metrics::show)]);
+    at(app, "/openapi.yaml", "GET", [web::get().to(documentation::openapi)]);
+    at(app, "/docs", "GET", [web::get().to(documentation::page)]);
+
+    app.default_service(web::to(route_not_found));
+}
+
+fn at<const N: usize>(app: &mut ServiceConfig, path: &str, allowed: &'static str, routes: [Route; N]) {
+    let mut resource = web::resource([path.to_owned(), format!("{path}/")]);
+    for route in routes {
+        resource = resource.route(route);
+    }
+    app.service(resource.default_service(web::to(move || method_not_allowed(allowed))));
+}
+
+async fn method_not_allowed(allowed: &'static str) -> HttpResponse {
+    let error = ApiError::with_detail(ErrorCode::MethodNotAllowed, format!("expected one of: {allowed}"));
+    let mut response = HttpResponse::from_error(error);
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));
+    response
+}
+
+async fn route_not_found() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::new(ErrorCode::RouteNotFound))
+}

@@ -1,0 +1,209 @@
+//! What handlers ask for: a caller that has been authenticated, a body that has been read.
+
+use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
+
+use actix_web::{
+    FromRequest, HttpRequest,
+    dev::Payload,
+    http::header,
+    web::{self, Bytes, BytesMut},
+};
+use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
+
+use super::{ApiError, ErrorCode, FieldError, State};
+use crate::{
+    domain::Caller,
+    model::{IntentId, Principal},
+};
+
+type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
+
+/// The application's state, which every request has.
+pub(super) fn state(request: &HttpRequest) -> Result<&State, ApiError> {
+    request
+        .app_data::<web::Data<State>>()
+        .map(|data| data.get_ref())
+        .ok_or_else(|| ApiError::with_detail(ErrorCode::Internal, "the route is served without its state"))
+}
+
+/// A user whose token was verified.
+#[derive(Debug)]
+pub(super) struct Authenticated(pub Principal);
+
+impl FromRequest for Authenticated {
+    type Error = ApiError;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let header = request.headers().get(header::AUTHORIZATION);
+            // A header that is not text is no token; saying so is as good as reading it.
+            let header = header.map(|value| value.to_str().unwrap_or_default());
+            Ok(Self(state(&request)?.authenticator.authenticate(header).await?))
+        })
+    }
+}
+
+/// The client's address, as far as it can be trusted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientAddress(pub IpAddr);
+
+impl FromRequest for ClientAddress {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let unknown = || ApiError::new(ErrorCode::ClientAddressUnknown);
+        let address = request.peer_addr().ok_or_else(unknown).and_then(|peer| {
+            let proxies = &state(request)?.proxies;
+            proxies.client_address(peer.ip(), request.headers()).map_err(|_| unknown())
+        });
+        std::future::ready(address.map(Self))
+    }
+}
+
+impl Authenticated {
+    /// This user at `address`.
+    pub(super) fn at(&self, address: ClientAddress) -> Caller<'_> {
+        Caller { principal: &self.0, address: address.0 }
+    }
+}
+
+/// The id in the path. One that this service cannot have given out is nobody's upload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UploadId(pub IntentId);
+
+impl FromRequest for UploadId {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let id = request.match_info().get("id").and_then(|id| id.parse().ok());
+        std::future::ready(id.map(Self).ok_or_else(|| ApiError::new(ErrorCode::NotFound)))
+    }
+}
+
+/// A JSON body of type `T`, and its bytes.
+#[derive(Debug)]
+pub(super) struct JsonBody<T> {
+    /// What was read.
+    pub value: T,
+    /// What it was read from.
+    pub bytes: Bytes,
+}
+
+impl<T: DeserializeOwned> FromRequest for JsonBody<T> {
+    type Error = ApiError;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        let payload = payload.take();
+        Box::pin(async move {
+            let bytes = read_body(&request, payload).await?;
+            require_json(&request)?;
+            Ok(Self { value: parse(&bytes)?, bytes })
+        })
+    }
+}
+
+/// A JSON body that may be missing altogether.
+#[derive(Debug)]
+pub(super) struct OptionalJsonBody<T>(pub T);
+
+impl<T: DeserializeOwned + Default> FromRequest for OptionalJsonBody<T> {
+    type Error = ApiError;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        let payload = payload.take();
+        Box::pin(async move {
+            let bytes = read_body(&request, payload).await?;
+            if bytes.is_empty() {
+                return Ok(Self(T::default()));
+            }
+            require_json(&request)?;
+            parse(&bytes).map(Self)
+        })
+    }
+}
+
+fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
+    let declared =
+        request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = declared.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = format!("expected Content-Type application/json, received {declared:?}");
+    Err(ApiError::with_detail(ErrorCode::UnsupportedMediaType, detail))
+}
+
+async fn read_body(request: &HttpRequest, mut payload: Payload) -> Result<Bytes, ApiError> {
+    let state = state(request)?;
+    let limit = state.body_limit;
+    let too_large = || {
+        let detail = format!("expected at most {limit} bytes");
+        ApiError::with_detail(ErrorCode::BodyTooLarge, detail)
+    };
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|length: usize| length > limit) {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut whole = BytesMut::new();
+        while let Some(piece) = payload.next().await {
+            let piece = piece.map_err(|_| ApiError::with_detail(ErrorCode::InvalidJson, "the body broke off"))?;
+            // Nearly every body arrives in one piece, which then needs no copy.
+            if whole.is_empty() && declared == Some(piece.len()) {
+                return Ok(piece);
+            }
+            if whole.len() + piece.len() > limit {
+                return Err(too_large());
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    };
+    with_time_limit(state.request_timeout, read).await
+}
+
+async fn with_time_limit<T>(limit: Duration, read: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| Err(ApiError::new(ErrorCode::RequestTimeout)))
+}
+
+/// Reads `bytes`; only a failure pays for finding out where it is.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Ok(value) => match deserializer.end() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(ApiError::with_detail(ErrorCode::InvalidJson, error.to_string())),
+        },
+        Err(error) => Err(located(&error.path().to_string(), error.inner())),
+    }
+}
+
+/// The failure as one of a field, where it is one.
+fn located(path: &str, error: &serde_json::Error) -> ApiError {
+    // The place in the text helps nobody who is told the field.
+    let text = error.to_string();
+    let rule = text.split(" at line ").next().unwrap_or_default();
+    // A field that is missing or unknown is named by the message alone.
+    let named = ["missing field `", "unknown field `"].iter().find_map(|prefix| rule.strip_prefix(prefix));
+    let field = match named.and_then(|rest| rest.split_once('`')) {
+        Some((name, _)) if path == "." => name.to_owned(),
+        Some((name, _)) if path.rsplit('.').next() != Some(name) => format!("{path}.{name}"),
+        _ => path.to_owned(),
+    };
+    if error.classify() == serde_json::error::Category::Data && field != "." {
+        return ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new(field, rule)]);
+    }
+    ApiError::with_detail(ErrorCode::InvalidJson, text)
+}

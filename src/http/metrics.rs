@@ -1,0 +1,98 @@
+//! What is counted, in Prometheus's text format.
+
+use actix_web::{HttpResponse, web};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder};
+
+use super::State;
+
+/// Bucket bounds in seconds: issuing takes a few milliseconds, confirming asks the store.
+const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// The registry and what is in it.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: HistogramVec,
+    ledger_queue: IntGauge,
+    ledger_groups: IntCounter,
+    ledger_rows: IntCounter,
+    ledger_failed_rows: IntCounter,
+    sessions: IntGauge,
+    sessions_assumed: IntCounter,
+    sessions_failed: IntCounter,
+    policy_reloads: IntCounter,
+    policy_failures: IntCounter,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// When two metrics have one name, which a test would see.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("presignd".to_owned()), None)?;
+        let requests = HistogramVec::new(
+            HistogramOpts::new("http_request_duration_seconds", "Time from a request's head to its answer.")
+                .buckets(BUCKETS.to_vec()),
+            &["method", "route", "status"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        Ok(Self {
+            requests,
+            ledger_queue: gauge("ledger_queued_intents", "Intents waiting for a writer.")?,
+            ledger_groups: counter("ledger_groups_total", "Statements that committed a group of intents.")?,
+            ledger_rows: counter("ledger_intents_total", "Intents that were committed.")?,
+            ledger_failed_rows: counter("ledger_failed_intents_total", "Intents that were not committed.")?,
+            sessions: gauge("sts_sessions", "Sessions held, one for each network and access.")?,
+            sessions_assumed: counter("sts_assumed_total", "Calls of AssumeRole that gave a session.")?,
+            sessions_failed: counter("sts_failed_total", "Calls of AssumeRole that failed.")?,
+            policy_reloads: counter("policy_reloads_total", "Changes of the policy file that took effect.")?,
+            policy_failures: counter("policy_failures_total", "Changes of the policy file that were refused.")?,
+            registry,
+        })
+    }
+
+    /// Counts a request. `route` is the pattern, never the path: ids in it would make a series each.
+    pub(super) fn observe(&self, method: &str, route: &str, status: &str, seconds: f64) {
+        self.requests.with_label_values(&[method, route, status]).observe(seconds);
+    }
+}
+
+/// `GET /metrics`
+pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
+    let metrics = &state.metrics;
+    let ledger = state.service.ledger.status();
+    let sessions = state.service.sessions.status();
+    let policies = state.service.policies.status();
+    metrics.ledger_queue.set(i64::try_from(ledger.queued).unwrap_or(i64::MAX));
+    metrics.sessions.set(i64::try_from(sessions.cached).unwrap_or(i64::MAX));
+    for (counter, total) in [
+        (&metrics.ledger_groups, ledger.groups),
+        (&metrics.ledger_rows, ledger.rows),
+        (&metrics.ledger_failed_rows, ledger.failed_rows),
+        (&metrics.sessions_assumed, sessions.assumed),
+        (&metrics.sessions_failed, sessions.failed),
+        (&metrics.policy_reloads, policies.reloads_total),
+        (&metrics.policy_failures, policies.failures_total),
+    ] {
+        // Counted where it happens; only what has come since the last scrape is added, so two scrapes at once agree.
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+    match TextEncoder::new().encode_to_string(&metrics.registry.gather()) {
+        Ok(text) => HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text),
+        Err(error) => {
+            log::error!("metrics: {error}");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
+}

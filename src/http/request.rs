@@ -1,0 +1,117 @@
+//! What happens around every request: an id, an answer to every failure, a count, a log line.
+
+use std::time::Instant;
+
+use actix_cors::Cors;
+use actix_web::{
+    Error,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{self, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web,
+};
+use uuid::Uuid;
+
+use super::{ApiError, State};
+use crate::config::server::ServerConfig;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives the request an id, and turns every failure into a problem that names it.
+pub async fn finish(
+    state: web::Data<State>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let began = Instant::now();
+    let request_id = request_id(&request);
+    let answered = next.call(request).await;
+    let mut response = match answered {
+        Ok(response) => match response.response().error().and_then(|error| error.as_error::<ApiError>()) {
+            None => response.map_into_left_body(),
+            Some(error) => {
+                let answer = problem(&state, error, &request_id, response.request().path());
+                let headers = response.headers().clone();
+                let mut answer = answer.map_into_right_body();
+                // What a middleware inside this one has added, such as CORS headers, belongs to the answer as well.
+                for (name, value) in headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
+                    if !answer.headers().contains_key(name) || *name == header::VARY {
+                        answer.headers_mut().append(name.clone(), value.clone());
+                    }
+                }
+                ServiceResponse::new(response.request().clone(), answer)
+            }
+        },
+        Err(error) => return Err(error),
+    };
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if response.request().path().starts_with("/api/") && !response.headers().contains_key(header::CACHE_CONTROL) {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    observe(&state, &response, &request_id, began);
+    Ok(response)
+}
+
+/// The proxy's id, so that its log and ours can be read together, if it is one; else a new one.
+fn request_id(request: &ServiceRequest) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let usable = |id: &&str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    given.filter(usable).map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned)
+}
+
+fn problem(state: &State, error: &ApiError, request_id: &str, path: &str) -> actix_web::HttpResponse {
+    if error.code().status().is_server_error() {
+        log::error!("request {request_id} to {path} failed: {error}");
+    } else {
+        log::debug!("request {request_id} to {path} was refused: {error}");
+    }
+    error.response(&state.base_url, request_id)
+}
+
+fn observe<B>(state: &State, response: &ServiceResponse<B>, request_id: &str, began: Instant) {
+    let elapsed = began.elapsed();
+    let request = response.request();
+    let pattern = request.match_pattern();
+    let route = pattern.as_deref().map_or("none", |pattern| pattern.trim_end_matches('/'));
+    let status = response.status();
+    // Methods are the client's to invent; a series for each invention would be a leak.
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    };
+    state.metrics.observe(method, route, status.as_str(), elapsed.as_secs_f64());
+    if state.access_log {
+        log::info!(
+            target: "presignd::access",
+            request_id = request_id, method = method, route = route, status = status.as_u16(),
+            micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+            "{method} {route} {} {:.1}ms {request_id}", status.as_u16(), elapsed.as_secs_f64() * 1000.0
+        );
+    }
+}
+
+/// CORS as configured. Without origins, browsers on other sites are refused by saying nothing.
+pub fn cors(config: &ServerConfig) -> Cors {
+    let mut cors = Cors::default()
+        .allowed_methods([Method::GET, Method::POST, Method::DELETE])
+        .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT])
+        .allowed_headers(["idempotency-key", "x-callback-token", "x-request-id"])
+        .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE, REQUEST_ID])
+        .max_age(3600);
+    for origin in &config.cors_allowed_origins {
+        cors = if origin == "*" { cors.allow_any_origin() } else { cors.allowed_origin(origin) };
+    }
+    cors
+}

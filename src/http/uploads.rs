@@ -1,0 +1,429 @@
+//! Uploads: issue, list, show, renew, complete, abort.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap as _};
+
+use super::{
+    ApiError, ErrorCode, FieldError, State,
+    extract::{Authenticated, ClientAddress, JsonBody, OptionalJsonBody, UploadId},
+};
+use crate::{
+    db::{UploadIntent, idempotency::IdempotencyKey, uploads::Page},
+    domain::{Confirmer, IssueRequest, IssuedUpload, UploadTarget},
+    model::{ContentType, ETag, FileName, IntentId, IntentState, Invalid, Metadata, Sha256Digest, UploadMethod},
+};
+
+/// Uploads in one page of a list, unless the client asks for fewer.
+const DEFAULT_PAGE: usize = 50;
+const LARGEST_PAGE: usize = 100;
+
+/// `POST /api/v1/uploads`
+pub(super) async fn issue(
+    state: web::Data<State>,
+    user: Authenticated,
+    address: ClientAddress,
+    request: HttpRequest,
+    body: JsonBody<IssueUploadBody>,
+) -> Result<HttpResponse, ApiError> {
+    let idempotency_key = idempotency_key(&request, &body.bytes)?;
+    let upload = state.service.issue_upload(user.at(address), body.value.validate()?, idempotency_key).await?;
+    Ok(issued(&state, StatusCode::CREATED, &upload))
+}
+
+/// `GET /api/v1/uploads`
+pub(super) async fn list(
+    state: web::Data<State>,
+    user: Authenticated,
+    query: web::Query<BTreeMap<String, String>>,
+) -> Result<HttpResponse, ApiError> {
+    let page = page(&query)?;
+    let limit = page.limit;
+    // One more than asked for tells whether there is a next page.
+    let page = Page { limit: limit + 1, ..page };
+    let mut uploads = state.service.database.uploads_of(&user.0, &page).await?;
+    let more = i64::try_from(uploads.len()).is_ok_and(|found| found > limit);
+    if more {
+        uploads.pop();
+    }
+    let next_cursor = uploads.last().filter(|_| more).map(|last| cursor(last.id));
+    let uploads = uploads.iter().map(UploadView::from).collect();
+    Ok(HttpResponse::Ok().json(UploadListView { uploads, next_cursor }))
+}
+
+/// `GET /api/v1/uploads/{id}`
+pub(super) async fn show(state: web::Data<State>, user: Authenticated, id: UploadId) -> Result<HttpResponse, ApiError> {
+    let upload = state.service.owned_upload(&user.0, id.0).await?;
+    Ok(HttpResponse::Ok().json(UploadView::from(&upload)))
+}
+
+/// `POST /api/v1/uploads/{id}/renew`
+pub(super) async fn renew(
+    state: web::Data<State>,
+    user: Authenticated,
+    address: ClientAddress,
+    id: UploadId,
+) -> Result<HttpResponse, ApiError> {
+    let upload = state.service.renew_upload(user.at(address), id.0).await?;
+    Ok(issued(&state, StatusCode::OK, &upload))
+}
+
+/// `POST /api/v1/uploads/{id}/complete`, the callback.
+pub(super) async fn complete(
+    state: web::Data<State>,
+    id: UploadId,
+    request: HttpRequest,
+    body: OptionalJsonBody<CompleteBody>,
+) -> Result<HttpResponse, ApiError> {
+    let CompleteBody { token, etag } = body.0;
+    let etag = match etag.as_deref().map(ETag::parse).transpose() {
+        Ok(etag) => etag,
+        Err(invalid) => return Err(invalid_field("etag", invalid)),
+    };
+    let header = request.headers().get("x-callback-token").map(|value| value.to_str().unwrap_or_default().to_owned());
+    // A client that has the callback token may well send a JWT that has run out along with it.
+    let upload = match token.or(header) {
+        Some(token) => state.service.confirm_upload(id.0, Confirmer::Token(&token), etag.as_ref()).await?,
+        None => {
+            let user = <Authenticated as actix_web::FromRequest>::extract(&request).await?;
+            state.service.confirm_upload(id.0, Confirmer::Owner(&user.0), etag.as_ref()).await?
+        }
+    };
+    Ok(HttpResponse::Ok().json(UploadView::from(&upload)))
+}
+
+/// `DELETE /api/v1/uploads/{id}`
+pub(super) async fn abort(
+    state: web::Data<State>,
+    user: Authenticated,
+    id: UploadId,
+) -> Result<HttpResponse, ApiError> {
+    let upload = state.service.abort_upload(&user.0, id.0).await?;
+    Ok(HttpResponse::Ok().json(UploadView::from(&upload)))
+}
+
+/// The body of an issue request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IssueUploadBody {
+    original_file_name: String,
+    file_size: FileSize,
+    file_type: Option<String>,
+    policy: Option<String>,
+    method: Option<String>,
+    checksum_sha256: Option<String>,
+    metadata: Option<BTreeMap<String, String>>,
+    expires_in: Option<u32>,
+}
+
+/// The body of the callback.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CompleteBody {
+    token: Option<String>,
+    etag: Option<String>,
+}
+
+impl IssueUploadBody {
+    /// Checks every field, and reports all that break a rule at once.
+    fn validate(self) -> Result<IssueRequest, ApiError> {
+        let mut errors = Vec::new();
+        let original_file_name =
+            checked(&mut errors, "original_file_name", self.original_file_name, |name| FileName::parse(name));
+        let content_type =
+            self.file_type.and_then(|text| checked(&mut errors, "file_type", text, |text| text.parse::<ContentType>()));
+        let method =
+            self.method.and_then(|text| checked(&mut errors, "method", text, |text| text.parse::<UploadMethod>()));
+        let checksum_sha256 = self
+            .checksum_sha256
+            .and_then(|text| checked(&mut errors, "checksum_sha256", text, |text| Sha256Digest::from_base64(text)));
+        let metadata = Metadata::parse(self.metadata.unwrap_or_default()).unwrap_or_else(|(name, invalid)| {
+            errors.push(FieldError::new(format!("metadata.{name}"), invalid));
+            Metadata::default()
+        });
+        match original_file_name {
+            Some(original_file_name) if errors.is_empty() => Ok(IssueRequest {
+                original_file_name,
+                file_size: self.file_size.0,
+                content_type,
+                policy: self.policy.unwrap_or_else(|| "default".to_owned()),
+                method,
+                checksum_sha256,
+                metadata,
+                expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
+            }),
+            _ => Err(ApiError::fields(ErrorCode::InvalidRequest, errors)),
+        }
+    }
+}
+
+fn checked<T>(
+    errors: &mut Vec<FieldError>,
+    field: &str,
+    text: String,
+    parse: impl FnOnce(&str) -> Result<T, Invalid>,
+) -> Option<T> {
+    match parse(&text) {
+        Ok(value) => Some(value),
+        Err(invalid) => {
+            errors.push(FieldError::new(field, invalid).with_received(text));
+            None
+        }
+    }
+}
+
+fn invalid_field(field: &str, invalid: Invalid) -> ApiError {
+    ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new(field, invalid)])
+}
+
+/// A size in bytes: a JSON number, or its decimal digits in a string, which is what HTML forms and many older
+/// clients send.
+#[derive(Debug, Clone, Copy)]
+struct FileSize(u64);
+
+impl<'de> Deserialize<'de> for FileSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = FileSize;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number of bytes, as a JSON number or as decimal digits in a string")
+            }
+
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<FileSize, E> {
+                Ok(FileSize(bytes))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<FileSize, E> {
+                // `parse` alone would take "+5" as well.
+                let digits = text.bytes().all(|b| b.is_ascii_digit());
+                let bytes = text.parse().ok().filter(|_| digits);
+                bytes.map(FileSize).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// The header as the IETF draft has it, in effect: any visible ASCII of up to 255 characters.
+fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=255).contains(&key.len()) => {
+            let digest = digest::digest(&digest::SHA256, body);
+            let request_sha256 = digest.as_ref().try_into().unwrap_or_default();
+            Ok(Some(IdempotencyKey { key: key.to_owned(), request_sha256 }))
+        }
+        _ => {
+            let rule = "must be 1 to 255 visible ASCII characters";
+            Err(ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new("Idempotency-Key", rule)]))
+        }
+    }
+}
+
+fn page(query: &BTreeMap<String, String>) -> Result<Page, ApiError> {
+    let mut page = Page { limit: i64::try_from(DEFAULT_PAGE).unwrap_or_default(), ..Page::default() };
+    let mut errors = Vec::new();
+    for (name, value) in query {
+        let rule = match name.as_str() {
+            "state" => value.parse::<IntentState>().map(|state| page.state = Some(state)).err().map(|e| e.rule),
+            "limit" => match value.parse::<usize>() {
+                Ok(limit @ 1..=LARGEST_PAGE) => {
+                    page.limit = i64::try_from(limit).unwrap_or_default();
+                    None
+                }
+                _ => Some(format!("must be 1 to {LARGEST_PAGE}")),
+            },
+            "cursor" => match decode_cursor(value) {
+                Some(id) => {
+                    page.before = Some(id);
+                    None
+                }
+                None => Some("must be next_cursor of an earlier page".to_owned()),
+            },
+            _ => Some("is not a parameter of this list: state, limit, cursor".to_owned()),
+        };
+        errors.extend(rule.map(|rule| FieldError::new(name.as_str(), rule).with_received(value.as_str())));
+    }
+    if errors.is_empty() { Ok(page) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
+}
+
+/// Opaque to clients, so that it can become something else one day.
+fn cursor(id: IntentId) -> String {
+    URL_SAFE_NO_PAD.encode(id.uuid().as_bytes())
+}
+
+fn decode_cursor(text: &str) -> Option<IntentId> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    Some(IntentId::from_uuid(uuid::Uuid::from_slice(&bytes).ok()?))
+}
+
+fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> HttpResponse {
+    let view = UploadView::from(&*upload.intent);
+    let target = upload.target.as_ref().map(TargetView::from);
+    let presigned_post_data = match &upload.target {
+        Some(UploadTarget::Post(form)) => Some(PostDataView { url: &form.url, fields: Fields(&form.fields) }),
+        _ => None,
+    };
+    let callback = upload.callback_token.as_deref().map(|token| CallbackView {
+        url: format!("{}/api/v1/uploads/{}/complete", state.base_url, upload.intent.id),
+        token,
+    });
+    HttpResponse::build(status).json(IssuedView { view, upload: target, presigned_post_data, callback })
+}
+
+/// An upload as clients see it.
+#[derive(Debug, Serialize)]
+pub(super) struct UploadView<'a> {
+    id: IntentId,
+    original_file_name: &'a str,
+    file_name: &'a str,
+    file_size: u64,
+    file_type: &'a str,
+    upload_to: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checksum_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    metadata: &'a Metadata,
+    created_at: DateTime<Utc>,
+    created_by: &'a str,
+    state: IntentState,
+    policy: &'a str,
+    policy_version: &'a str,
+    client_network: Option<crate::model::ClientNetwork>,
+    expires_at: DateTime<Utc>,
+    #[serde(flatten)]
+    settlement: Option<SettlementView<'a>>,
+}
+
+/// What is known of an upload that has left `issued`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum SettlementView<'a> {
+    Confirmed { etag: Option<&'a str>, confirmed_at: Option<DateTime<Utc>>, confirmed_via: Option<&'a str> },
+    Rejected { rejected_at: Option<DateTime<Utc>>, mismatches: Option<&'a serde_json::Value> },
+    Ended { ended_at: Option<DateTime<Utc>> },
+}
+
+#[derive(Debug, Serialize)]
+struct UploadListView<'a> {
+    uploads: Vec<UploadView<'a>>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct IssuedView<'a> {
+    #[serde(flatten)]
+    view: UploadView<'a>,
+    upload: Option<TargetView<'a>>,
+    presigned_post_data: Option<PostDataView<'a>>,
+    callback: Option<CallbackView<'a>>,
+}
+
+#[derive(Serialize)]
+struct TargetView<'a> {
+    method: &'static str,
+    url: &'a str,
+    fields: Fields<'a>,
+    headers: Headers<'a>,
+    expires_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct PostDataView<'a> {
+    url: &'a str,
+    fields: Fields<'a>,
+}
+
+#[derive(Serialize)]
+struct CallbackView<'a> {
+    url: String,
+    token: &'a str,
+}
+
+/// Form fields as a JSON object, in the order in which a form has to send them.
+struct Fields<'a>(&'a [(Cow<'static, str>, String)]);
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// Headers that the client has to send. `Content-Length` is signed as well, but every client sends the one of its
+/// body by itself, and browsers refuse to be told.
+struct Headers<'a>(&'a [(String, String)]);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in self.0.iter().filter(|(name, _)| name != "content-length") {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'a> From<&'a UploadTarget> for TargetView<'a> {
+    fn from(target: &'a UploadTarget) -> Self {
+        match target {
+            UploadTarget::Put(put) => Self {
+                method: "PUT",
+                url: put.url(),
+                fields: Fields(&[]),
+                headers: Headers(&put.headers),
+                expires_at: put.expires_at,
+            },
+            UploadTarget::Post(form) => Self {
+                method: "POST",
+                url: &form.url,
+                fields: Fields(&form.fields),
+                headers: Headers(&[]),
+                expires_at: form.expires_at,
+            },
+        }
+    }
+}
+
+impl<'a> From<&'a UploadIntent> for UploadView<'a> {
+    fn from(intent: &'a UploadIntent) -> Self {
+        let settlement = match intent.state {
+            IntentState::Issued => None,
+            IntentState::Confirmed => Some(SettlementView::Confirmed {
+                etag: intent.etag.as_ref().map(ETag::as_str),
+                confirmed_at: intent.settled_at,
+                confirmed_via: intent.settled_via.as_deref(),
+            }),
+            IntentState::Rejected => Some(SettlementView::Rejected {
+                rejected_at: intent.settled_at,
+                mismatches: intent.mismatches.as_ref(),
+            }),
+            IntentState::Aborted | IntentState::Expired => Some(SettlementView::Ended { ended_at: intent.settled_at }),
+        };
+        Self {
+            id: intent.id,
+            original_file_name: intent.original_file_name.as_str(),
+            file_name: intent.object_key.file_name(),
+            file_size: intent.file_size.bytes(),
+            file_type: intent.content_type.as_str(),
+            upload_to: &intent.upload_to,
+            checksum_sha256: intent.checksum_sha256.map(Sha256Digest::to_base64),
+            metadata: &intent.metadata,
+            created_at: intent.created_at,
+            created_by: &intent.subject,
+            state: intent.state,
+            policy: &intent.policy,
+            policy_version: &intent.policy_version,
+            client_network: intent.client_network,
+            expires_at: intent.expires_at,
+            settlement,
+        }
+    }
+}
