@@ -1,0 +1,39 @@
+//! Behaviour through the public API, with real parts.
+//!
+//! Every behaviour is tried on the embedded PostgreSQL and store. With `PRESIGND_TEST_REAL=1` it is tried on an
+//! installed PostgreSQL with Ceph RGW and with SeaweedFS as well, and a server that is missing fails the run.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod boto3;
+mod smoke;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+use support::{Suite, World};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let world = match World::start(&arguments) {
+        Ok(world) => world,
+        Err(missing) => {
+            eprintln!("PRESIGND_TEST_REAL is set, and real servers are required:\n{missing}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut suite = Suite::new(&world);
+    smoke::register(&mut suite);
+    let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
+    // Before the process ends, so that the servers' files go as well.
+    drop(world);
+    conclusion.exit_code()
+}

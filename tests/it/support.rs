@@ -1,0 +1,12 @@
+//! What the tests stand on: backends, a service for each test, and callers that talk to it as clients do.
+
+pub(crate) mod app;
+pub(crate) mod backend;
+pub(crate) mod caller;
+pub(crate) mod services;
+pub(crate) mod suite;
+
+pub(crate) use app::{AppOptions, TestApp};
+pub(crate) use backend::Backend;
+pub(crate) use caller::{Caller, Reply};
+pub(crate) use suite::{Suite, World};

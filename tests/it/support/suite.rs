@@ -1,0 +1,147 @@
+//! Trials: one for each behaviour and backend.
+
+use std::sync::{Arc, Mutex};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::{Builder, Runtime};
+
+use super::{
+    backend::{Backend, BackendKind},
+    services::{Services, postgres::Postgres},
+};
+
+/// What all tests of a run share.
+pub(crate) struct World {
+    services: Arc<Mutex<Services>>,
+    runtime: Arc<Runtime>,
+    real: bool,
+    stores: Vec<super::services::StoreService>,
+    postgres_url: Option<String>,
+}
+
+impl World {
+    /// Starts the real servers if `PRESIGND_TEST_REAL` asks for them.
+    pub(crate) fn start(arguments: &Arguments) -> Result<Self, String> {
+        let real = std::env::var_os("PRESIGND_TEST_REAL").is_some_and(|value| value == "1");
+        if !real {
+            eprintln!(
+                "SKIPPED: everything on an installed PostgreSQL, Ceph RGW and SeaweedFS. Set PRESIGND_TEST_REAL=1 to \
+                 run it; those tests show as ignored."
+            );
+        }
+        let services = Services::start(real && !arguments.list)?;
+        let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build().map_err(|e| e.to_string())?;
+        let stores = services.stores().cloned().collect();
+        let postgres_url = services.postgres.as_ref().map(|postgres| postgres.url("{}"));
+        Ok(Self { services: Arc::new(Mutex::new(services)), runtime: Arc::new(runtime), real, stores, postgres_url })
+    }
+
+    fn backend(&self, kind: BackendKind) -> Option<Backend> {
+        let real = |name: &str| {
+            let store = self.stores.iter().find(|store| store.name == name)?.clone();
+            Some(Backend::real(
+                kind,
+                store,
+                Arc::clone(&self.services),
+                self.postgres_url.clone()?,
+                self.runtime.handle(),
+            ))
+        };
+        match kind {
+            BackendKind::Embedded => Some(Backend::embedded(self.runtime.handle())),
+            BackendKind::Rgw => real("rgw"),
+            BackendKind::SeaweedFs => real("seaweedfs"),
+        }
+    }
+}
+
+/// Collects the trials of a run.
+pub(crate) struct Suite<'a> {
+    world: &'a World,
+    trials: Vec<Trial>,
+}
+
+impl<'a> Suite<'a> {
+    pub(crate) fn new(world: &'a World) -> Self {
+        Self { world, trials: Vec::new() }
+    }
+
+    /// A behaviour that every backend must show.
+    pub(crate) fn everywhere<F, W>(&mut self, name: &str, test: F)
+    where
+        F: Fn(Backend) -> W + Clone + Send + 'static,
+        W: Future<Output = ()>,
+    {
+        self.on(&BackendKind::ALL, name, test);
+    }
+
+    /// A behaviour that these backends must show. Say at the call why the others cannot.
+    pub(crate) fn on<F, W>(&mut self, kinds: &[BackendKind], name: &str, test: F)
+    where
+        F: Fn(Backend) -> W + Clone + Send + 'static,
+        W: Future<Output = ()>,
+    {
+        for kind in kinds {
+            let name = format!("{}::{name}", kind.as_str());
+            let trial = match self.world.backend(*kind) {
+                Some(backend) => {
+                    let runtime = Arc::clone(&self.world.runtime);
+                    let test = test.clone();
+                    Trial::test(name, move || {
+                        runtime.block_on(test(backend));
+                        Ok(())
+                    })
+                }
+                // Never run: an ignored trial that is asked for all the same says what it needs.
+                None => Trial::test(name, || Err(Failed::from("needs PRESIGND_TEST_REAL=1"))).with_ignored_flag(true),
+            };
+            self.trials.push(trial);
+        }
+    }
+
+    /// A behaviour that needs an installed PostgreSQL under the test's control, because the test stops it.
+    pub(crate) fn with_own_postgres<F, W>(&mut self, name: &str, test: F)
+    where
+        F: FnOnce(Backend) -> W + Send + 'static,
+        W: Future<Output = ()>,
+    {
+        let runtime = Arc::clone(&self.world.runtime);
+        let backend = self.world.backend(BackendKind::SeaweedFs);
+        let real = self.world.real;
+        let trial = Trial::test(format!("postgres::{name}"), move || {
+            let backend = backend.ok_or_else(|| Failed::from("needs PRESIGND_TEST_REAL=1"))?;
+            runtime.block_on(test(backend));
+            Ok(())
+        });
+        self.trials.push(trial.with_ignored_flag(!real));
+    }
+
+    /// A behaviour that needs no backend.
+    pub(crate) fn alone(&mut self, name: &str, test: impl FnOnce() + Send + 'static) {
+        self.trials.push(Trial::test(name, move || {
+            test();
+            Ok(())
+        }));
+    }
+
+    /// A behaviour that needs no backend but programs that only the full run has.
+    pub(crate) fn alone_in_full_run(&mut self, name: &str, test: impl FnOnce() + Send + 'static) {
+        let trial = Trial::test(name, move || {
+            test();
+            Ok(())
+        });
+        self.trials.push(trial.with_ignored_flag(!self.world.real));
+    }
+
+    pub(crate) fn into_trials(self) -> Vec<Trial> {
+        self.trials
+    }
+}
+
+/// Starts a PostgreSQL of the test's own, for tests that stop it.
+pub(crate) fn own_postgres(dir: &std::path::Path) -> Postgres {
+    use super::services::postgres::{Durability, PostgresPrograms};
+
+    let programs = PostgresPrograms::find().expect("PostgreSQL is installed");
+    Postgres::start(&programs, dir, Durability::Full).expect("PostgreSQL starts")
+}
