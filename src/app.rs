@@ -10,6 +10,7 @@ use actix_web::{
     middleware::{Condition, from_fn},
     web,
 };
+use chrono::{DateTime, Utc};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
@@ -25,16 +26,15 @@ use crate::{
     signing::Endpoint,
 };
 
-/// How long the start waits for a database that does not answer before it goes on without: requests are answered
-/// with 503 until it is there.
+/// How often a database that did not answer at the start is asked again.
 const SCHEMA_RETRY: Duration = Duration::from_secs(2);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting that shows itself wrong only now.
-    #[error("{0}")]
-    Setting(Problem),
+    /// Settings that show themselves wrong only together.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Settings(Vec<Problem>),
     /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretFileError),
@@ -119,7 +119,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let endpoint = endpoint(&config.s3)?;
     let metrics = Metrics::new()?;
     let database = Database::new(&config.database, &runtime)?;
-    let schema_is_ready = match prepare_schema(&database, config.database.migrate_on_start).await {
+    let schema_is_ready = match prepare_schema(&database, config.database.migrate_on_start, clock.now()).await {
         Ok(()) => true,
         Err(StartError::Database(DbError::Unavailable(reason))) => {
             log::warn!("starting without the database: {reason}");
@@ -159,13 +159,15 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn check(config: &Config) -> Result<PolicyDocument, StartError> {
+pub fn check(config: &Config, runtime: &Handle) -> Result<PolicyDocument, StartError> {
     let document = policy::load(&config.policies.file)?;
-    if let Some(problem) = unmet_demands(&document, &config.s3).into_iter().next() {
-        return Err(StartError::Setting(problem));
+    let problems = unmet_demands(&document, &config.s3);
+    if !problems.is_empty() {
+        return Err(StartError::Settings(problems));
     }
     callback_tokens(&config.callback)?;
     endpoint(&config.s3)?;
+    Database::new(&config.database, runtime)?;
     Ok(document)
 }
 
@@ -173,7 +175,7 @@ pub fn check(config: &Config) -> Result<PolicyDocument, StartError> {
 ///
 /// # Errors
 /// When it does not fit and may not be changed, or the database does not answer.
-pub async fn prepare_schema(database: &Database, may_migrate: bool) -> Result<(), StartError> {
+pub async fn prepare_schema(database: &Database, may_migrate: bool, now: DateTime<Utc>) -> Result<(), StartError> {
     match database.schema_state().await? {
         SchemaState::Current => {}
         SchemaState::Newer(versions) => return Err(StartError::SchemaNewer(versions)),
@@ -184,12 +186,14 @@ pub async fn prepare_schema(database: &Database, may_migrate: bool) -> Result<()
             }
         }
     }
+    // Before the first row: one that went to the default partition keeps its month from getting one of its own.
+    database.ensure_partitions(now).await?;
     Ok(())
 }
 
 async fn keep_house(service: Service, schema_is_ready: bool, may_migrate: bool) {
     if !schema_is_ready {
-        while let Err(error) = prepare_schema(&service.database, may_migrate).await {
+        while let Err(error) = prepare_schema(&service.database, may_migrate, service.clock.now()).await {
             log::warn!("the database is not usable yet: {error}");
             tokio::time::sleep(SCHEMA_RETRY).await;
         }
@@ -245,7 +249,7 @@ fn endpoint(config: &S3Config) -> Result<Arc<Endpoint>, StartError> {
     let endpoint = Endpoint::new(&config.client_endpoint(), &config.bucket, config.addressing);
     let problem =
         |invalid: crate::model::Invalid| Problem::new("s3.public_endpoint, s3.endpoint or s3.bucket", invalid.rule);
-    Ok(Arc::new(endpoint.map_err(|invalid| StartError::Setting(problem(invalid)))?))
+    Ok(Arc::new(endpoint.map_err(|invalid| StartError::Settings(vec![problem(invalid)]))?))
 }
 
 /// What the policies ask for that the rest of the configuration cannot do. Refused, never silently left out.

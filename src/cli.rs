@@ -135,7 +135,7 @@ pub fn run() -> ExitCode {
             Command::Migrate(args) => migrate::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Policy(command) => policy::run(&command),
             Command::Token(args) => token::run(&args).await.map(|()| ExitCode::SUCCESS),
-            Command::Check(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Check(args) => check::run(&args, &handle).map(|()| ExitCode::SUCCESS),
             Command::Probe(args) => probe::run(&args).await,
         }
     });

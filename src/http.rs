@@ -82,8 +82,8 @@ pub fn routes(app: &mut ServiceConfig) {
     at(app, "/api/v1/policies", "GET", [web::get().to(policies::show)]);
 
     // For operators and developers, without a token.
-    at(app, "/healthz", "GET", [web::get().to(health::alive)]);
-    at(app, "/readyz", "GET", [web::get().to(health::ready)]);
+    at(app, "/healthz", "GET, HEAD", [web::get().to(health::alive), web::head().to(health::alive)]);
+    at(app, "/readyz", "GET, HEAD", [web::get().to(health::ready), web::head().to(health::ready)]);
     at(app, "/metrics", "GET", [web::get().to(metrics::show)]);
     at(app, "/openapi.yaml", "GET", [web::get().to(documentation::openapi)]);
     at(app, "/docs", "GET", [web::get().to(documentation::page)]);

@@ -28,7 +28,7 @@ CREATE TABLE upload_intents (
     CONSTRAINT upload_intents_file_size_check CHECK (file_size >= 0),
     CONSTRAINT upload_intents_checksum_sha256_check CHECK (octet_length(checksum_sha256) = 32),
     CONSTRAINT upload_intents_method_check CHECK (method IN ('put', 'post', 'multipart')),
-    CONSTRAINT upload_intents_client_network_check CHECK (masklen(client_network::inet) >= 0),
+    CONSTRAINT upload_intents_client_network_check CHECK (client_network LIKE '%/%' AND masklen(client_network::inet) >= 0),
     CONSTRAINT upload_intents_state_check CHECK (state IN ('issued', 'confirmed', 'rejected', 'aborted', 'expired')),
     CONSTRAINT upload_intents_settled_via_check CHECK (settled_via IN ('callback', 'event', 'sweeper', 'owner')),
     CONSTRAINT upload_intents_expires_at_check CHECK (expires_at > created_at AND confirm_until >= expires_at),

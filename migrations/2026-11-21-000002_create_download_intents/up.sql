@@ -10,7 +10,7 @@ CREATE TABLE download_intents (
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     CONSTRAINT download_intents_pkey PRIMARY KEY (id),
-    CONSTRAINT download_intents_client_network_check CHECK (masklen(client_network::inet) >= 0),
+    CONSTRAINT download_intents_client_network_check CHECK (client_network LIKE '%/%' AND masklen(client_network::inet) >= 0),
     CONSTRAINT download_intents_expires_at_check CHECK (expires_at > created_at)
 ) PARTITION BY RANGE (id);
 

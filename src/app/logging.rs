@@ -15,10 +15,18 @@ use crate::{
     config::{LogConfig, LogFormat},
 };
 
-/// Libraries that write whole requests, signatures and session tokens included, at their lower levels. Nobody who asks
+/// Libraries that write whole requests or the values of a row, secrets included, at their lower levels. Nobody who asks
 /// for `RUST_LOG=debug` expects that in a file.
-const WRITES_SIGNATURES: [&str; 7] =
-    ["tracing", "s3s", "aws_sigv4", "aws_runtime", "aws_smithy_runtime", "aws_smithy_http_client", "hyper"];
+const WRITES_SIGNATURES: [&str; 8] = [
+    "tracing",
+    "tokio_postgres",
+    "s3s",
+    "aws_sigv4",
+    "aws_runtime",
+    "aws_smithy_runtime",
+    "aws_smithy_http_client",
+    "hyper",
+];
 
 /// Sends log lines to standard error as `config` says. Only the first call of a process counts.
 pub fn init(config: &LogConfig) {

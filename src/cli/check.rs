@@ -1,11 +1,13 @@
 //! `presignd check`
 
+use tokio::runtime::Handle;
+
 use super::{ConfigArgs, Failure, print};
 use crate::app;
 
-pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &ConfigArgs, runtime: &Handle) -> Result<(), Failure> {
     let config = args.load()?;
-    let policies = app::check(&config)?;
+    let policies = app::check(&config, runtime)?;
     print(format_args!("{}: ok", args.config.display()));
     print(format_args!("{}: ok, version {}", config.policies.file.display(), policies.version()));
     Ok(())

@@ -16,7 +16,7 @@ pub struct DatabaseConfig {
     pub url: SecretString,
     /// PEM file of the certificate authority to trust besides the system's.
     pub tls_ca_file: Option<PathBuf>,
-    /// Connections for queries, besides one for each ledger writer. 1 shares a single connection for everything.
+    /// Connections for queries, besides one for each ledger writer. With 1 everything shares a single connection.
     #[serde(deserialize_with = "number::deserialize")]
     pub max_connections: usize,
     /// Longest wait for a connection.
@@ -36,7 +36,7 @@ pub struct DatabaseConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
-    /// Writer tasks, each with its own connection.
+    /// Writer tasks for uploads, and as many for downloads, each with its own connection.
     #[serde(deserialize_with = "number::deserialize")]
     pub writers: usize,
     /// Intents waiting for a writer before new ones are refused with 503.

@@ -8,6 +8,9 @@ pub const PREFIX: &str = "PRESIGND_";
 /// Variables with the prefix that are not settings of the file.
 const NOT_SETTINGS: [&str; 2] = ["PRESIGND_CONFIG", "PRESIGND_TEST_REAL"];
 
+/// What Kubernetes gives every container when there is a Service named presignd.
+const SERVICE_LINKS: [&str; 2] = ["PRESIGND_SERVICE_", "PRESIGND_PORT"];
+
 /// Variables of the process that set something, by name.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn variables() -> BTreeMap<String, String> {
@@ -27,5 +30,6 @@ pub fn key_of(name: &str) -> Option<Vec<String>> {
 }
 
 fn is_setting(name: &str) -> bool {
-    name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name)
+    let linked = SERVICE_LINKS.iter().any(|link| name.starts_with(link));
+    name.starts_with(PREFIX) && !linked && !NOT_SETTINGS.contains(&name)
 }

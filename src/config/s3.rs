@@ -27,7 +27,7 @@ pub struct S3Config {
     /// Secret of the access key.
     #[serde(default, deserialize_with = "secret::deserialize_option")]
     pub secret_access_key: Option<SecretString>,
-    /// Longest wait for one answer of the store.
+    /// Longest wait for one attempt at an answer of the store; there are up to three.
     #[serde(default = "default_request_timeout", deserialize_with = "duration::deserialize")]
     pub request_timeout: Duration,
     /// Role to assume; without it URLs cannot be scoped to networks.
@@ -76,6 +76,13 @@ pub enum SourceIpKey {
     VpcSourceIp,
 }
 
+impl StsConfig {
+    /// The AWS partition that the role is in: `aws`, `aws-cn`, `aws-us-gov`.
+    pub fn partition(&self) -> &str {
+        self.role_arn.split(':').nth(1).unwrap_or("aws")
+    }
+}
+
 impl SourceIpKey {
     /// The key as IAM spells it.
     pub const fn as_str(self) -> &'static str {
@@ -97,10 +104,10 @@ const fn default_session_duration() -> Duration {
 impl S3Config {
     /// The store as clients reach it.
     pub fn client_endpoint(&self) -> String {
-        self.public_endpoint
-            .clone()
-            .or_else(|| self.endpoint.clone())
-            .unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", self.region))
+        self.public_endpoint.clone().or_else(|| self.endpoint.clone()).unwrap_or_else(|| {
+            let suffix = if self.region.starts_with("cn-") { ".cn" } else { "" };
+            format!("https://s3.{}.amazonaws.com{suffix}", self.region)
+        })
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {

@@ -28,7 +28,7 @@ pub struct ServerConfig {
     pub forwarded_header: ForwardedHeader,
     /// Largest accepted request body.
     pub body_limit: ByteSize,
-    /// Time within which a client must send its request head.
+    /// Time within which a client must send its request's head, and then its body.
     #[serde(deserialize_with = "duration::deserialize")]
     pub request_timeout: Duration,
     /// Time for in-flight requests to finish after SIGTERM.
@@ -89,6 +89,9 @@ impl ServerConfig {
         }
         if self.body_limit.bytes() < 1024 || self.body_limit.bytes() > 16 << 20 {
             problems.push(Problem::new("server.body_limit", "must be 1KiB to 16MiB"));
+        }
+        if self.shutdown_timeout < Duration::from_secs(1) {
+            problems.push(Problem::new("server.shutdown_timeout", "must be at least 1s"));
         }
         if self.request_timeout.is_zero() {
             problems.push(Problem::new("server.request_timeout", "must be longer than 0"));

@@ -16,7 +16,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use rustls_platform_verifier::Verifier;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use tokio::runtime::Handle;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -43,15 +43,16 @@ impl std::fmt::Debug for Database {
 }
 
 impl Database {
-    /// Pools for `config`. Connects to nothing yet: connections are made when they are first needed.
+    /// Pools for `config`, whose URL is read. Connects to nothing yet: connections are made when they are first needed.
     ///
     /// Connections are made on `runtime`, which has to be the main one. Every actix worker is a runtime of its own,
     /// and a connection's socket is driven by the runtime that made it: made inside a handler it would stall with
     /// that worker and die with it, under everybody else who shares it.
     ///
     /// # Errors
-    /// When the certificate authority file cannot be used.
+    /// When the URL cannot be read or the certificate authority file cannot be used.
     pub fn new(config: &DatabaseConfig, runtime: &Handle) -> Result<Self, DbError> {
+        options(config).map_err(|error| DbError::Failed(format!("database.url: {}", describe(&error))))?;
         let tls = tls(config)?;
         let pool = |size: usize| {
             Pool::builder(manager(config, tls.clone(), runtime.clone()))
@@ -65,7 +66,8 @@ impl Database {
         };
         let queries = pool(config.max_connections)?;
         // PostgreSQL inside the process serves one connection at a time, which everybody then has to share.
-        let writers = if config.max_connections == 1 { queries.clone() } else { pool(config.ledger.writers)? };
+        // Uploads and downloads have writers of their own.
+        let writers = if config.max_connections == 1 { queries.clone() } else { pool(2 * config.ledger.writers)? };
         Ok(Self { queries, writers })
     }
 
@@ -79,7 +81,7 @@ impl Database {
         Ok(self.writers.get().await?)
     }
 
-    /// Whether the database answers now.
+    /// Whether the database answers now, and has the tables.
     ///
     /// # Errors
     /// Says why not.
@@ -87,7 +89,7 @@ impl Database {
         use diesel_async::RunQueryDsl as _;
 
         let mut connection = self.query().await?;
-        diesel::sql_query("SELECT 1").execute(&mut connection).await?;
+        diesel::sql_query("SELECT FROM upload_intents LIMIT 0").execute(&mut connection).await?;
         Ok(())
     }
 
@@ -106,23 +108,23 @@ fn manager(
     let mut settings = ManagerConfig::<AsyncPgConnection>::default();
     // The default would send a "SELECT 1" before every use of a connection.
     settings.recycling_method = RecyclingMethod::Fast;
-    let url = config.url.clone();
-    let statement_timeout = config.statement_timeout;
+    let config = config.clone();
     settings.custom_setup = Box::new(move |_| {
-        let connecting = connect(url.clone(), statement_timeout, tls.clone());
-        let connecting = runtime.spawn(connecting);
+        let connecting = runtime.spawn(connect(config.clone(), tls.clone()));
         async move { connecting.await.map_err(|error| ConnectionError::BadConnection(error.to_string()))? }.boxed()
     });
     AsyncDieselConnectionManager::new_with_config(String::new(), settings)
 }
 
-async fn connect(
-    url: SecretString,
-    statement_timeout: Duration,
-    tls: Arc<ClientConfig>,
-) -> ConnectionResult<AsyncPgConnection> {
+async fn connect(config: DatabaseConfig, tls: Arc<ClientConfig>) -> ConnectionResult<AsyncPgConnection> {
     let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(describe(&error));
-    let mut options: tokio_postgres::Config = url.expose_secret().parse().map_err(bad)?;
+    let connector = MakeRustlsConnect::new((*tls).clone());
+    let (client, connection) = options(&config).map_err(bad)?.connect(connector).await.map_err(bad)?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+fn options(config: &DatabaseConfig) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
+    let mut options: tokio_postgres::Config = config.url.expose_secret().parse()?;
     options.connect_timeout(CONNECT_TIMEOUT);
     if options.get_application_name().is_none() {
         options.application_name("presignd");
@@ -131,11 +133,9 @@ async fn connect(
     let given = options.get_options().map(|given| format!("{given} ")).unwrap_or_default();
     options.options(format!(
         "{given}-c statement_timeout={0} -c idle_in_transaction_session_timeout={0} -c timezone=UTC",
-        statement_timeout.as_millis()
+        config.statement_timeout.as_millis()
     ));
-    let connector = MakeRustlsConnect::new((*tls).clone());
-    let (client, connection) = options.connect(connector).await.map_err(bad)?;
-    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+    Ok(options)
 }
 
 /// The error without its values: tokio-postgres's own text may quote parts of the URL.

@@ -1,12 +1,14 @@
 //! The table `idempotency_keys`.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::{ExpressionMethods as _, QueryDsl as _, result::Error as DieselError};
-use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
+use diesel::{
+    ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult, result::Error as DieselError,
+};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
 
 use super::{Database, DbError, UploadIntent, schema::idempotency_keys, uploads};
-use crate::model::IntentId;
+use crate::model::{IntentId, Principal};
 
 /// How long a key is remembered.
 pub const RETENTION: TimeDelta = TimeDelta::hours(24);
@@ -20,24 +22,40 @@ pub struct IdempotencyKey {
     pub request_sha256: [u8; 32],
 }
 
-/// What recording an upload under a key led to.
+/// What a key stands for that was used before.
 #[derive(Debug)]
 pub enum Recorded {
-    /// The key was new: the upload is written.
-    New,
-    /// The key was used before with the same request: this is the upload it led to.
+    /// The same request: this is the upload it led to.
     Replay(Box<UploadIntent>),
-    /// The key was used before with another request.
+    /// Another request.
     Mismatch,
 }
 
 impl Database {
-    /// Writes `intent` and `key` together, or finds what `key` led to before. Calls with one key wait for each
-    /// other on the primary key, so exactly one of them writes.
+    /// What `owner` used `key` for before, if that is not too long ago.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn record_upload_once(&self, intent: &UploadIntent, key: &IdempotencyKey) -> Result<Recorded, DbError> {
+    pub async fn recorded_upload(
+        &self,
+        owner: &Principal,
+        key: &IdempotencyKey,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Recorded>, DbError> {
+        let mut connection = self.query().await?;
+        Ok(find(&owner.issuer, &owner.subject, key, now, &mut connection).await?)
+    }
+
+    /// Writes `intent` and `key` together; or, when somebody was faster, finds what `key` stands for. Calls with one
+    /// key wait for each other on the primary key, so exactly one of them writes.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn record_upload_once(
+        &self,
+        intent: &UploadIntent,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Recorded>, DbError> {
         let mut connection = self.query().await?;
         let recorded = connection
             .transaction::<_, DieselError, _>(async |connection| {
@@ -63,20 +81,10 @@ impl Database {
                     .await?;
                 if inserted == 1 {
                     uploads::insert(&[intent], connection).await?;
-                    return Ok(Recorded::New);
+                    return Ok(None);
                 }
-                let (request_sha256, upload_id): (Vec<u8>, Uuid) = idempotency_keys::table
-                    .select((idempotency_keys::request_sha256, idempotency_keys::upload_id))
-                    .filter(idempotency_keys::issuer.eq(&intent.issuer))
-                    .filter(idempotency_keys::subject.eq(&intent.subject))
-                    .filter(idempotency_keys::key.eq(&key.key))
-                    .first(connection)
-                    .await?;
-                if request_sha256 != key.request_sha256 {
-                    return Ok(Recorded::Mismatch);
-                }
-                let earlier = uploads::find(IntentId::from_uuid(upload_id), connection).await?;
-                Ok(Recorded::Replay(Box::new(earlier.ok_or(DieselError::NotFound)?)))
+                let recorded = find(&intent.issuer, &intent.subject, key, intent.created_at, connection).await?;
+                recorded.ok_or(DieselError::NotFound).map(Some)
             })
             .await?;
         Ok(recorded)
@@ -93,4 +101,28 @@ impl Database {
             .execute(&mut connection)
             .await?)
     }
+}
+
+async fn find(
+    issuer: &str,
+    subject: &str,
+    key: &IdempotencyKey,
+    now: DateTime<Utc>,
+    connection: &mut AsyncPgConnection,
+) -> QueryResult<Option<Recorded>> {
+    let found: Option<(Vec<u8>, Uuid)> = idempotency_keys::table
+        .select((idempotency_keys::request_sha256, idempotency_keys::upload_id))
+        .filter(idempotency_keys::issuer.eq(issuer))
+        .filter(idempotency_keys::subject.eq(subject))
+        .filter(idempotency_keys::key.eq(&key.key))
+        .filter(idempotency_keys::created_at.ge(now - RETENTION))
+        .first(connection)
+        .await
+        .optional()?;
+    let Some((request_sha256, upload_id)) = found else { return Ok(None) };
+    if request_sha256 != key.request_sha256 {
+        return Ok(Some(Recorded::Mismatch));
+    }
+    let earlier = uploads::find(IntentId::from_uuid(upload_id), connection).await?;
+    Ok(earlier.map(|earlier| Recorded::Replay(Box::new(earlier))))
 }

@@ -17,16 +17,27 @@ const MONTHS_AHEAD: u32 = 3;
 impl Database {
     /// Makes the partitions of this month and the next three where they are missing.
     ///
+    /// One that cannot be made does not keep back the others: rows of its month go to the default partition.
+    ///
     /// # Errors
-    /// When the database does not answer or holds rows of such a month in its default partition.
+    /// The last failure: when the database does not answer, or holds rows of such a month in its default partition.
     pub async fn ensure_partitions(&self, now: DateTime<Utc>) -> Result<(), DbError> {
         let mut connection = self.query().await?;
+        let mut outcome = Ok(());
         for month in months(now) {
             for table in TABLES {
-                diesel::sql_query(create_statement(table, month)).execute(&mut connection).await?;
+                let made = diesel::sql_query(create_statement(table, month)).execute(&mut connection).await;
+                outcome = made
+                    .map(|_| ())
+                    .map_err(DbError::from)
+                    .or_else(|error| {
+                        log::warn!("no partition of {table} for {}: {error}", month.format("%Y-%m"));
+                        Err(error)
+                    })
+                    .and(outcome);
             }
         }
-        Ok(())
+        outcome
     }
 }
 

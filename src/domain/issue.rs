@@ -84,6 +84,12 @@ impl Service {
         idempotency_key: Option<IdempotencyKey>,
     ) -> Result<IssuedUpload, DomainError> {
         caller.require(Scope::Upload)?;
+        // Before anything is decided anew: what was granted once is not refused to a client that lost the answer.
+        if let Some(key) = &idempotency_key
+            && let Some(recorded) = self.database.recorded_upload(caller.principal, key, self.clock.now()).await?
+        {
+            return self.replayed(caller, recorded, request.expires_in).await;
+        }
         let now = self.clock.now();
         let document = self.policies.current();
         let Some(rules) = document.policy(&request.policy, now) else {
@@ -132,17 +138,27 @@ impl Service {
         let intent = match idempotency_key {
             None => self.ledger.record_upload(intent).await?,
             Some(key) => match self.database.record_upload_once(&intent, &key).await? {
-                Recorded::New => intent,
-                Recorded::Mismatch => return Err(DomainError::IdempotencyMismatch),
-                Recorded::Replay(earlier) if earlier.state == IntentState::Issued => {
-                    return self.renew_intent(caller, *earlier).await;
-                }
-                Recorded::Replay(earlier) => {
-                    return Ok(IssuedUpload { intent: earlier, target: None, callback_token: None });
-                }
+                None => intent,
+                Some(recorded) => return self.replayed(caller, recorded, request.expires_in).await,
             },
         };
         self.signed(intent, &grant, now)
+    }
+
+    /// The answer to a request that was made before.
+    async fn replayed(
+        &self,
+        caller: Caller<'_>,
+        recorded: Recorded,
+        expires_in: Option<Duration>,
+    ) -> Result<IssuedUpload, DomainError> {
+        match recorded {
+            Recorded::Mismatch => Err(DomainError::IdempotencyMismatch),
+            Recorded::Replay(earlier) if earlier.state == IntentState::Issued => {
+                self.renew_intent(caller, *earlier, expires_in).await
+            }
+            Recorded::Replay(earlier) => Ok(IssuedUpload { intent: earlier, target: None, callback_token: None }),
+        }
     }
 
     /// Asks the policy, and finds a signer and an end that it allows.

@@ -15,10 +15,10 @@ impl Service {
     /// When the database does not answer.
     pub async fn maintain(&self) -> Result<(), DbError> {
         let now = self.clock.now();
-        self.database.ensure_partitions(now).await?;
+        let partitions = self.database.ensure_partitions(now).await;
         let forgotten = self.database.forget_old_idempotency_keys(now).await?;
         log::debug!("maintenance: {forgotten} outdated idempotency keys removed");
-        Ok(())
+        partitions
     }
 
     /// A round now and one every hour, until the task is ended.

@@ -1,5 +1,7 @@
 //! Renewing: a fresh URL for an upload that was issued before.
 
+use std::time::Duration;
+
 use super::{Caller, DomainError, IssuedUpload, Service};
 use crate::{
     db::{Outcome, UploadIntent, uploads::Renewal},
@@ -15,13 +17,14 @@ impl Service {
     pub async fn renew_upload(&self, caller: Caller<'_>, id: IntentId) -> Result<IssuedUpload, DomainError> {
         caller.require(Scope::Upload)?;
         let intent = self.owned_upload(caller.principal, id).await?;
-        self.renew_intent(caller, intent).await
+        self.renew_intent(caller, intent, None).await
     }
 
     pub(super) async fn renew_intent(
         &self,
         caller: Caller<'_>,
         intent: UploadIntent,
+        expires_in: Option<Duration>,
     ) -> Result<IssuedUpload, DomainError> {
         let now = self.clock.now();
         match intent.state {
@@ -37,7 +40,7 @@ impl Service {
             content_type: &intent.content_type,
             has_checksum: intent.checksum_sha256.is_some(),
             method: Some(intent.method),
-            expires_in: None,
+            expires_in,
         };
         let grant = self.grant(caller, &document, &rules, &file, now).await?;
         let renewal = Renewal {

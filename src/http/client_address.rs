@@ -71,6 +71,10 @@ fn x_forwarded_for(line: &str) -> Vec<Option<IpAddr>> {
 /// RFC 7239 section 4: elements separated by commas, each of `name=value` pairs separated by semicolons, where a
 /// value may be a quoted string that holds either.
 fn forwarded(line: &str) -> Vec<Option<IpAddr>> {
+    // A quote that the client opened would swallow what the proxy appended behind it.
+    if line.matches('"').count() % 2 == 1 {
+        return vec![None];
+    }
     split_outside_quotes(line, ',')
         .map(|element| {
             let mut pairs = split_outside_quotes(element, ';').filter_map(|pair| pair.split_once('='));
@@ -162,7 +166,12 @@ mod tests {
         ] {
             assert_eq!(resolve(ForwardedHeader::Forwarded, "10.0.0.1", lines).unwrap(), expected, "{lines:?}");
         }
-        for lines in [&["for=unknown"][..], &["for=_hidden"][..], &["proto=https"][..]] {
+        for lines in [
+            &["for=unknown"][..],
+            &["for=_hidden"][..],
+            &["proto=https"][..],
+            &["for=198.51.100.9;x=\", for=203.0.113.7"][..],
+        ] {
             assert_eq!(resolve(ForwardedHeader::Forwarded, "10.0.0.1", lines), Err(AddressUnknown), "{lines:?}");
         }
     }

@@ -281,13 +281,26 @@ impl From<DbError> for ApiError {
 
 impl From<S3Error> for ApiError {
     fn from(error: S3Error) -> Self {
-        Self::with_detail(ErrorCode::StorageUnavailable, error.to_string())
+        let code = match &error {
+            S3Error::Unavailable { .. } => ErrorCode::StorageUnavailable,
+            // Coming back will not help; somebody has to mend permissions or settings.
+            S3Error::Refused { .. } => ErrorCode::Internal,
+        };
+        Self::with_detail(code, error.to_string())
     }
 }
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        Self::fields(ErrorCode::PolicyRefused, vec![FieldError::new(refusal.field(), &refusal)])
+        let received = match &refusal {
+            Refusal::TooLarge { received, .. } | Refusal::TooSmall { received, .. } => Some((*received).into()),
+            Refusal::ContentType { received, .. } => Some(received.as_str().into()),
+            Refusal::MethodNotAllowed { received, .. } => Some(received.as_str().into()),
+            Refusal::ExpiresInZero { received } => Some(received.as_secs().into()),
+            Refusal::ChecksumRequired => None,
+        };
+        let field = FieldError { received, ..FieldError::new(refusal.field(), &refusal) };
+        Self::fields(ErrorCode::PolicyRefused, vec![field])
     }
 }
 
@@ -318,8 +331,8 @@ impl From<DomainError> for ApiError {
                 return Self::fields(ErrorCode::InvalidRequest, vec![field]);
             }
             DomainError::InlineRefused(content_type) => {
-                let rule = "must be \"attachment\" for a type that a browser would run";
-                let field = FieldError::new("disposition", rule).with_received(content_type);
+                let rule = format!("must be \"attachment\" for {content_type}, which a browser would run");
+                let field = FieldError::new("disposition", rule).with_received("inline");
                 return Self::fields(ErrorCode::InvalidRequest, vec![field]);
             }
             DomainError::Mismatched(mismatches) => {

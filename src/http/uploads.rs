@@ -134,8 +134,14 @@ impl IssueUploadBody {
         let mut errors = Vec::new();
         let original_file_name =
             checked(&mut errors, "original_file_name", self.original_file_name, |name| FileName::parse(name));
-        let content_type =
-            self.file_type.and_then(|text| checked(&mut errors, "file_type", text, |text| text.parse::<ContentType>()));
+        if self.expires_in == Some(0) {
+            errors.push(FieldError::new("expires_in", "must be at least 1 second").with_received(0));
+        }
+        // Browsers say "" for a file whose type they do not know.
+        let content_type = self
+            .file_type
+            .filter(|text| !text.is_empty())
+            .and_then(|text| checked(&mut errors, "file_type", text, |text| text.parse::<ContentType>()));
         let method =
             self.method.and_then(|text| checked(&mut errors, "method", text, |text| text.parse::<UploadMethod>()));
         let checksum_sha256 = self
@@ -217,7 +223,10 @@ fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Option<Idempote
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
     match value.to_str() {
         Ok(key) if (1..=255).contains(&key.len()) => {
-            let digest = digest::digest(&digest::SHA256, body);
+            // The same JSON in another order or with other spaces is the same request.
+            let canonical =
+                serde_json::from_slice::<serde_json::Value>(body).and_then(|json| serde_json::to_vec(&json));
+            let digest = digest::digest(&digest::SHA256, canonical.as_deref().unwrap_or(body));
             let request_sha256 = digest.as_ref().try_into().unwrap_or_default();
             Ok(Some(IdempotencyKey { key: key.to_owned(), request_sha256 }))
         }
@@ -297,8 +306,10 @@ pub(super) struct UploadView<'a> {
     state: IntentState,
     policy: &'a str,
     policy_version: &'a str,
+    method: UploadMethod,
     client_network: Option<crate::model::ClientNetwork>,
     expires_at: DateTime<Utc>,
+    confirm_until: DateTime<Utc>,
     #[serde(flatten)]
     settlement: Option<SettlementView<'a>>,
 }
@@ -421,8 +432,10 @@ impl<'a> From<&'a UploadIntent> for UploadView<'a> {
             state: intent.state,
             policy: &intent.policy,
             policy_version: &intent.policy_version,
+            method: intent.method,
             client_network: intent.client_network,
             expires_at: intent.expires_at,
+            confirm_until: intent.confirm_until,
             settlement,
         }
     }

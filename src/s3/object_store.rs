@@ -1,10 +1,10 @@
 //! Questions about objects, asked with the service's own credentials.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 use aws_lc_rs::digest;
 use aws_sdk_s3::{operation::head_object::HeadObjectError, types::ChecksumMode};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{S3Error, Sdk};
 use crate::model::{ETag, ObjectKey, Sha256Digest};
@@ -32,13 +32,17 @@ pub struct ObjectStore {
     sdk: Sdk,
     bucket: String,
     runtime: Handle,
+    reads: Arc<Semaphore>,
 }
+
+/// Objects read back at once, over all requests: each costs the store and the network as much as a download.
+const READS_AT_ONCE: usize = 4;
 
 impl ObjectStore {
     /// The bucket `bucket`. Its connections live on `runtime`, the main one, because an actix worker that asked
     /// first would own them for everybody.
     pub fn new(sdk: Sdk, bucket: impl Into<String>, runtime: Handle) -> Self {
-        Self { sdk, bucket: bucket.into(), runtime }
+        Self { sdk, bucket: bucket.into(), runtime, reads: Arc::new(Semaphore::new(READS_AT_ONCE)) }
     }
 
     /// The bucket's name.
@@ -81,7 +85,10 @@ impl ObjectStore {
     pub async fn sha256(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Sha256Digest>, S3Error> {
         const OPERATION: &str = "GetObject";
         let request = self.sdk.s3.get_object().bucket(&self.bucket).key(key.as_str()).if_match(format!("\"{etag}\""));
+        let reads = Arc::clone(&self.reads);
         let read = async move {
+            // Closed never, so this only waits.
+            let _turn = reads.acquire().await;
             let mut object = match request.send().await {
                 Ok(object) => object,
                 Err(error) => {

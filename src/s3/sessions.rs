@@ -239,7 +239,7 @@ impl Inner {
             .assume_role()
             .role_arn(&sts.role_arn)
             .role_session_name(session_name(network, access))
-            .policy(session_policy(&self.bucket, network, access, sts.source_ip_key.as_str()))
+            .policy(session_policy(sts, &self.bucket, network, access))
             .duration_seconds(i32::try_from(sts.session_duration.as_secs()).unwrap_or(i32::MAX))
             .set_external_id(sts.external_id.as_ref().map(|id| id.expose_secret().to_owned()))
             .send()
@@ -279,14 +279,14 @@ fn session_name(network: Option<ClientNetwork>, access: Access) -> String {
 
 /// The inline session policy. Compact, because it counts against AWS's limit, and because Ceph RGW 16 does not
 /// decode the `+` that a space becomes in a form body.
-fn session_policy(bucket: &str, network: Option<ClientNetwork>, access: Access, source_ip_key: &str) -> String {
+fn session_policy(sts: &StsConfig, bucket: &str, network: Option<ClientNetwork>, access: Access) -> String {
     let mut statement = serde_json::json!({
         "Effect": "Allow",
         "Action": access.actions(),
-        "Resource": [format!("arn:aws:s3:::{bucket}/*")],
+        "Resource": [format!("arn:{}:s3:::{bucket}/*", sts.partition())],
     });
     if let (Some(network), Some(statement)) = (network, statement.as_object_mut()) {
-        let condition = serde_json::json!({ "IpAddress": { source_ip_key: [network.to_string()] } });
+        let condition = serde_json::json!({ "IpAddress": { sts.source_ip_key.as_str(): [network.to_string()] } });
         statement.insert("Condition".to_owned(), condition);
     }
     serde_json::json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string()
@@ -295,20 +295,33 @@ fn session_policy(bucket: &str, network: Option<ClientNetwork>, access: Access, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::IpScope;
+    use crate::{config::s3::SourceIpKey, model::IpScope};
 
     fn network(address: &str) -> Option<ClientNetwork> {
         ClientNetwork::of(address.parse().unwrap(), IpScope::Prefix { v4: 32, v6: 64 })
     }
 
+    fn sts(role_arn: &str, source_ip_key: SourceIpKey) -> StsConfig {
+        StsConfig {
+            role_arn: role_arn.to_owned(),
+            endpoint: None,
+            external_id: None,
+            session_duration: Duration::from_secs(3600),
+            source_ip_key,
+        }
+    }
+
     #[test]
     fn the_session_policy_allows_one_access_from_one_network() {
-        let policy = session_policy("files", network("203.0.113.7"), Access::Upload, "aws:SourceIp");
+        let aws = sts("arn:aws:iam::1:role/x", SourceIpKey::SourceIp);
+        let policy = session_policy(&aws, "files", network("203.0.113.7"), Access::Upload);
         assert_eq!(
             policy,
             r#"{"Statement":[{"Action":["s3:PutObject"],"Condition":{"IpAddress":{"aws:SourceIp":["203.0.113.7/32"]}},"Effect":"Allow","Resource":["arn:aws:s3:::files/*"]}],"Version":"2012-10-17"}"#
         );
-        let policy = session_policy("files", network("2001:db8::1"), Access::Download, "aws:VpcSourceIp");
+        let china = sts("arn:aws-cn:iam::1:role/x", SourceIpKey::VpcSourceIp);
+        let policy = session_policy(&china, "files", network("2001:db8::1"), Access::Download);
+        assert!(policy.contains("arn:aws-cn:s3:::files/*"), "{policy}");
         assert!(policy.contains(r#""aws:VpcSourceIp":["2001:db8::/64"]"#), "{policy}");
         assert!(policy.contains("s3:GetObject") && !policy.contains("s3:PutObject"), "{policy}");
         assert!(!policy.contains(' '));
