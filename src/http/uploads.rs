@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap as _};
 
 use super::{
@@ -276,9 +277,14 @@ fn decode_cursor(text: &str) -> Option<IntentId> {
 
 fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> HttpResponse {
     let view = UploadView::from(&*upload.intent);
-    let target = upload.target.as_ref().map(TargetView::from);
-    let presigned_post_data = match &upload.target {
-        Some(UploadTarget::Post(form)) => Some(PostDataView { url: &form.url, fields: Fields(&form.fields) }),
+    // The fields of a form are most of the answer and stand in it twice.
+    let fields = match &upload.target {
+        Some(UploadTarget::Post(form)) => serde_json::value::to_raw_value(&Fields(&form.fields)).ok(),
+        _ => None,
+    };
+    let target = upload.target.as_ref().map(|target| TargetView::new(target, fields.as_deref()));
+    let presigned_post_data = match (&upload.target, fields.as_deref()) {
+        (Some(UploadTarget::Post(form)), Some(fields)) => Some(PostDataView { url: &form.url, fields }),
         _ => None,
     };
     let callback = upload.callback_token.as_deref().map(|token| CallbackView {
@@ -342,7 +348,7 @@ struct IssuedView<'a> {
 struct TargetView<'a> {
     method: &'static str,
     url: &'a str,
-    fields: Fields<'a>,
+    fields: FormFields<'a>,
     headers: Headers<'a>,
     expires_at: DateTime<Utc>,
 }
@@ -350,7 +356,15 @@ struct TargetView<'a> {
 #[derive(Serialize)]
 struct PostDataView<'a> {
     url: &'a str,
-    fields: Fields<'a>,
+    fields: &'a RawValue,
+}
+
+/// The fields of a form as JSON, or none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum FormFields<'a> {
+    Some(&'a RawValue),
+    None {},
 }
 
 #[derive(Serialize)]
@@ -382,20 +396,21 @@ impl Serialize for Headers<'_> {
     }
 }
 
-impl<'a> From<&'a UploadTarget> for TargetView<'a> {
-    fn from(target: &'a UploadTarget) -> Self {
+impl<'a> TargetView<'a> {
+    fn new(target: &'a UploadTarget, fields: Option<&'a RawValue>) -> Self {
+        let fields = fields.map_or(FormFields::None {}, FormFields::Some);
         match target {
             UploadTarget::Put(put) => Self {
                 method: "PUT",
                 url: put.url(),
-                fields: Fields(&[]),
+                fields,
                 headers: Headers(&put.headers),
                 expires_at: put.expires_at,
             },
             UploadTarget::Post(form) => Self {
                 method: "POST",
                 url: &form.url,
-                fields: Fields(&form.fields),
+                fields,
                 headers: Headers(&[]),
                 expires_at: form.expires_at,
             },
