@@ -52,6 +52,7 @@ enum Command {
     /// PRESIGND_S3__ENDPOINT (with the other s3 settings) put a real PostgreSQL or store in the place of the inner
     /// one. Never for production: its keys are made up at the first start and lie beside the data.
     #[cfg(feature = "embedded")]
+    #[expect(clippy::doc_markdown, reason = "clap shows it in a terminal, where backticks are noise")]
     Dev(dev::DevArgs),
     /// Apply the migrations that the database lacks.
     ///

@@ -283,7 +283,8 @@ secret = "0123456789abcdef0123456789abcdef"
 
     #[test]
     fn every_failure_names_place_key_and_rule() {
-        let cases: &[(&str, &str, &[(&str, &str)], &str)] = &[
+        type Variables = &'static [(&'static str, &'static str)];
+        let cases: &[(&str, &str, Variables, &str)] = &[
             ("[s3]", "[s3", &[], "presignd.toml:4: syntax: "),
             (
                 "bucket = \"files\"",

@@ -8,6 +8,7 @@ pub mod idempotency;
 pub mod ledger;
 mod migrate;
 mod partitions;
+#[expect(clippy::doc_markdown, reason = "generated from the comments in the database, which are for psql as well")]
 mod schema;
 mod types;
 pub mod uploads;

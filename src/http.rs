@@ -11,7 +11,7 @@ mod policies;
 mod request;
 mod uploads;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpResponse, Route,
@@ -96,10 +96,10 @@ fn at<const N: usize>(app: &mut ServiceConfig, path: &str, allowed: &'static str
     for route in routes {
         resource = resource.route(route);
     }
-    app.service(resource.default_service(web::to(move || method_not_allowed(allowed))));
+    app.service(resource.default_service(web::to(move || ready(method_not_allowed(allowed)))));
 }
 
-async fn method_not_allowed(allowed: &'static str) -> HttpResponse {
+fn method_not_allowed(allowed: &'static str) -> HttpResponse {
     let error = ApiError::with_detail(ErrorCode::MethodNotAllowed, format!("expected one of: {allowed}"));
     let mut response = HttpResponse::from_error(error);
     response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));

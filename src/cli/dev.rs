@@ -63,12 +63,12 @@ pub(super) struct DevArgs {
     store_listen: Option<SocketAddr>,
 }
 
-/// Keys made up at the first start, kept beside the data so that tokens outlive a restart.
+/// Secrets made up at the first start, kept beside the data so that tokens outlive a restart.
 #[derive(Serialize, Deserialize)]
 struct Keys {
-    jwt_secret: String,
-    callback_secret: String,
-    store_secret: String,
+    jwt: String,
+    callback: String,
+    store: String,
 }
 
 /// Everything that stands in for installed servers; what is absent is installed.
@@ -109,7 +109,7 @@ pub(super) async fn run(args: &DevArgs, runtime: &Handle) -> Result<(), Failure>
             listen: args.store_listen.unwrap_or(if args.ephemeral { free_port } else { usual_port }),
             data_dir: Some(folder.join("store")),
             access_key_id: STORE_ACCESS_KEY_ID.to_owned(),
-            secret_access_key: SecretString::from(keys.store_secret.as_str()),
+            secret_access_key: SecretString::from(keys.store.as_str()),
             region: REGION.to_owned(),
             buckets: vec![BUCKET.to_owned()],
             cors_allowed_origins: vec!["*".to_owned()],
@@ -117,7 +117,7 @@ pub(super) async fn run(args: &DevArgs, runtime: &Handle) -> Result<(), Failure>
         };
         let store = EmbeddedStore::start(options, Clock::System, runtime.clone()).await?;
         let endpoint = store.endpoint();
-        let secret = keys.store_secret.clone();
+        let secret = keys.store.clone();
         let mut s3 = toml! {
             addressing = "path"
         };
@@ -176,12 +176,12 @@ fn settings(args: &DevArgs, keys: &Keys, policies: &Path) -> toml::Table {
         ("issuer".to_owned(), toml::Value::from(ISSUER)),
         ("audience".to_owned(), vec![AUDIENCE].into()),
         ("algorithms".to_owned(), vec!["HS256"].into()),
-        ("secret".to_owned(), keys.jwt_secret.as_str().into()),
+        ("secret".to_owned(), keys.jwt.as_str().into()),
     ]);
     for (section, name, value) in [
         ("server", "listen", toml::Value::from(listen.to_string())),
         ("auth", "issuers", vec![issuer].into()),
-        ("callback", "keys", vec![key("dev", &keys.callback_secret)].into()),
+        ("callback", "keys", vec![key("dev", &keys.callback)].into()),
         ("policies", "file", policies.display().to_string().into()),
     ] {
         set(&mut settings, section, toml::Table::from_iter([(name.to_owned(), value)]));
@@ -199,7 +199,7 @@ fn keys(path: &Path) -> Result<Keys, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(serde_json::from_str(&text)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let keys = Keys { jwt_secret: secret()?, callback_secret: secret()?, store_secret: secret()? };
+            let keys = Keys { jwt: secret()?, callback: secret()?, store: secret()? };
             write_private(path, &serde_json::to_string_pretty(&keys)?)?;
             Ok(keys)
         }
@@ -229,7 +229,7 @@ fn token(keys: &Keys) -> Result<String, Failure> {
         scopes: &[],
         lifetime: TOKEN_LIFETIME,
     };
-    let secret = SecretString::from(keys.jwt_secret.as_str());
+    let secret = SecretString::from(keys.jwt.as_str());
     Ok(mint_development_token(&secret, &token, Clock::System.now())?.expose_secret().to_owned())
 }
 

@@ -33,17 +33,22 @@ pub(super) async fn run(args: &MigrateArgs, runtime: &Handle) -> Result<(), Fail
         match database.schema_state().await? {
             SchemaState::Current => print("up to date"),
             SchemaState::Pending(versions) => {
-                versions.iter().for_each(|version| print(format_args!("pending {version}")))
+                for version in versions {
+                    print(format_args!("pending {version}"));
+                }
             }
             SchemaState::Newer(versions) => {
-                versions.iter().for_each(|version| print(format_args!("unknown {version}")))
+                for version in versions {
+                    print(format_args!("unknown {version}"));
+                }
             }
         }
         return Ok(());
     }
     if let Some(count) = args.revert {
-        let reverted = database.revert(count).await?;
-        reverted.iter().for_each(|version| print(format_args!("reverted {version}")));
+        for version in database.revert(count).await? {
+            print(format_args!("reverted {version}"));
+        }
         return Ok(());
     }
     let applied = database.migrate().await?;
@@ -51,6 +56,8 @@ pub(super) async fn run(args: &MigrateArgs, runtime: &Handle) -> Result<(), Fail
     if applied.is_empty() {
         print("up to date");
     }
-    applied.iter().for_each(|version| print(format_args!("applied {version}")));
+    for version in applied {
+        print(format_args!("applied {version}"));
+    }
     Ok(())
 }

@@ -98,7 +98,7 @@ const fn default_request_timeout() -> Duration {
 }
 
 const fn default_session_duration() -> Duration {
-    Duration::from_secs(3600)
+    Duration::from_hours(1)
 }
 
 impl S3Config {

@@ -140,13 +140,11 @@ fn options(config: &DatabaseConfig) -> Result<tokio_postgres::Config, tokio_post
 
 /// The error without its values: tokio-postgres's own text may quote parts of the URL.
 fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(error) => format!("{} (SQLSTATE {})", error.message(), error.code().code()),
-        None => {
-            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            format!("cannot connect{cause}")
-        }
+    if let Some(error) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", error.message(), error.code().code());
     }
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("cannot connect{cause}")
 }
 
 /// Verifies the server against the system's certificate authorities and the configured one. Whether TLS is used at

@@ -66,7 +66,7 @@ pub struct UploadIntent {
     pub settled_at: Option<DateTime<Utc>>,
     /// What led to the final state.
     pub settled_via: Option<String>,
-    /// ETag of the verified object.
+    /// `ETag` of the verified object.
     pub etag: Option<ETag>,
     /// Version of the verified object.
     pub version_id: Option<String>,

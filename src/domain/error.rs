@@ -40,7 +40,7 @@ pub enum DomainError {
     /// What was uploaded is not what was promised.
     #[error("the stored object is not what was promised")]
     Mismatched(Vec<Mismatch>),
-    /// The caller's ETag is not that of the stored object.
+    /// The caller's `ETag` is not that of the stored object.
     #[error("the store holds an object with another ETag")]
     EtagMismatch {
         /// What the caller said.

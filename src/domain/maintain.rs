@@ -6,7 +6,7 @@ use super::Service;
 use crate::db::DbError;
 
 /// How often. Partitions exist months ahead, so any of many runs may fail.
-const INTERVAL: Duration = Duration::from_secs(3600);
+const INTERVAL: Duration = Duration::from_hours(1);
 
 impl Service {
     /// One round.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::http::header::{self, HeaderMap};
 use ipnet::IpNet;
 
 use crate::config::server::{ForwardedHeader, ServerConfig};
@@ -52,13 +52,17 @@ impl TrustedProxies {
 
     /// The hops from left to right over all lines of the header; `None` for one that is not an address.
     fn hops(&self, headers: &HeaderMap) -> Result<Vec<Option<IpAddr>>, AddressUnknown> {
-        let (name, parse): (HeaderName, fn(&str) -> Vec<Option<IpAddr>>) = match self.header {
-            ForwardedHeader::Forwarded => (header::FORWARDED, forwarded),
-            ForwardedHeader::XForwardedFor => (header::X_FORWARDED_FOR, x_forwarded_for),
+        let name = match self.header {
+            ForwardedHeader::Forwarded => header::FORWARDED,
+            ForwardedHeader::XForwardedFor => header::X_FORWARDED_FOR,
         };
         let mut hops = Vec::new();
         for line in headers.get_all(name) {
-            hops.extend(parse(line.to_str().map_err(|_| AddressUnknown)?));
+            let line = line.to_str().map_err(|_| AddressUnknown)?;
+            hops.extend(match self.header {
+                ForwardedHeader::Forwarded => forwarded(line),
+                ForwardedHeader::XForwardedFor => x_forwarded_for(line),
+            });
         }
         Ok(hops)
     }

@@ -13,18 +13,16 @@ pub(super) async fn openapi() -> HttpResponse {
 
 /// `GET /docs`: where the `type` of every problem points.
 pub(super) async fn page(state: web::Data<State>) -> HttpResponse {
-    let rows: String = ErrorCode::ALL
-        .iter()
-        .map(|code| {
-            format!(
-                "<tr id=\"{0}\"><td><code>{0}</code></td><td>{1}</td><td>{2}</td><td>{3}</td></tr>\n",
-                code.as_str(),
-                code.status().as_u16(),
-                escape(code.title()),
-                escape(code.help())
-            )
-        })
-        .collect();
+    let rows = ErrorCode::ALL.iter().map(|code| {
+        format!(
+            "<tr id=\"{0}\"><td><code>{0}</code></td><td>{1}</td><td>{2}</td><td>{3}</td></tr>\n",
+            code.as_str(),
+            code.status().as_u16(),
+            escape(code.title()),
+            escape(code.help())
+        )
+    });
+    let rows = rows.collect::<Vec<_>>().concat();
     let body = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>presignd: errors</title>\n\

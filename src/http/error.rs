@@ -142,6 +142,7 @@ impl FieldError {
     }
 
     /// The same, with what arrived.
+    #[must_use]
     pub fn with_received(mut self, received: impl Into<serde_json::Value>) -> Self {
         self.received = Some(received.into());
         self

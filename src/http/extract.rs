@@ -23,7 +23,7 @@ type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 pub(super) fn state(request: &HttpRequest) -> Result<&State, ApiError> {
     request
         .app_data::<web::Data<State>>()
-        .map(|data| data.get_ref())
+        .map(web::Data::get_ref)
         .ok_or_else(|| ApiError::with_detail(ErrorCode::Internal, "the route is served without its state"))
 }
 

@@ -87,12 +87,11 @@ pub(super) async fn complete(
     };
     let header = request.headers().get("x-callback-token").map(|value| value.to_str().unwrap_or_default().to_owned());
     // A client that has the callback token may well send a JWT that has run out along with it.
-    let upload = match token.or(header) {
-        Some(token) => state.service.confirm_upload(id.0, Confirmer::Token(&token), etag.as_ref()).await?,
-        None => {
-            let user = <Authenticated as actix_web::FromRequest>::extract(&request).await?;
-            state.service.confirm_upload(id.0, Confirmer::Owner(&user.0), etag.as_ref()).await?
-        }
+    let upload = if let Some(token) = token.or(header) {
+        state.service.confirm_upload(id.0, Confirmer::Token(&token), etag.as_ref()).await?
+    } else {
+        let user = <Authenticated as actix_web::FromRequest>::extract(&request).await?;
+        state.service.confirm_upload(id.0, Confirmer::Owner(&user.0), etag.as_ref()).await?
     };
     Ok(HttpResponse::Ok().json(UploadView::from(&upload)))
 }
@@ -133,8 +132,7 @@ impl IssueUploadBody {
     /// Checks every field, and reports all that break a rule at once.
     fn validate(self) -> Result<IssueRequest, ApiError> {
         let mut errors = Vec::new();
-        let original_file_name =
-            checked(&mut errors, "original_file_name", self.original_file_name, |name| FileName::parse(name));
+        let original_file_name = checked(&mut errors, "original_file_name", self.original_file_name, FileName::parse);
         if self.expires_in == Some(0) {
             errors.push(FieldError::new("expires_in", "must be at least 1 second").with_received(0));
         }
@@ -142,12 +140,11 @@ impl IssueUploadBody {
         let content_type = self
             .file_type
             .filter(|text| !text.is_empty())
-            .and_then(|text| checked(&mut errors, "file_type", text, |text| text.parse::<ContentType>()));
-        let method =
-            self.method.and_then(|text| checked(&mut errors, "method", text, |text| text.parse::<UploadMethod>()));
+            .and_then(|text| checked(&mut errors, "file_type", text, str::parse::<ContentType>));
+        let method = self.method.and_then(|text| checked(&mut errors, "method", text, str::parse::<UploadMethod>));
         let checksum_sha256 = self
             .checksum_sha256
-            .and_then(|text| checked(&mut errors, "checksum_sha256", text, |text| Sha256Digest::from_base64(text)));
+            .and_then(|text| checked(&mut errors, "checksum_sha256", text, Sha256Digest::from_base64));
         let metadata = Metadata::parse(self.metadata.unwrap_or_default()).unwrap_or_else(|(name, invalid)| {
             errors.push(FieldError::new(format!("metadata.{name}"), invalid));
             Metadata::default()

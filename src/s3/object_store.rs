@@ -53,7 +53,7 @@ impl ObjectStore {
     /// What the store knows of the object under `key`; `None` when there is none.
     ///
     /// # Errors
-    /// When the store does not answer, or answers without an ETag or a size.
+    /// When the store does not answer, or answers without an `ETag` or a size.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectHead>, S3Error> {
         const OPERATION: &str = "HeadObject";
         let request =

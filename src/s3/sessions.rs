@@ -102,7 +102,7 @@ struct Inner {
 impl Sessions {
     /// Sessions for the store of `config`, signing for `endpoint`. STS is called on `runtime`, the main one.
     pub fn new(sdk: Sdk, config: &S3Config, endpoint: Arc<Endpoint>, clock: Clock, runtime: Handle) -> Self {
-        let lifetime = config.sts.as_ref().map_or(Duration::from_secs(900), |sts| sts.session_duration);
+        let lifetime = config.sts.as_ref().map_or(Duration::from_mins(15), |sts| sts.session_duration);
         Self {
             inner: Arc::new(Inner {
                 sdk,
@@ -271,7 +271,7 @@ impl Inner {
     }
 }
 
-/// What audit trails at the store show: `presignd-upload-203.0.113.7-32`. Only characters that AssumeRole takes.
+/// What audit trails at the store show: `presignd-upload-203.0.113.7-32`. Only characters that `AssumeRole` takes.
 fn session_name(network: Option<ClientNetwork>, access: Access) -> String {
     let network = network.map_or_else(|| "any".to_owned(), |network| network.to_string().replace(['/', ':'], "-"));
     format!("presignd-{}-{network}", access.as_str())

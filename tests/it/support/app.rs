@@ -143,7 +143,7 @@ impl TestApp {
             tenant: options.tenant.map(|tenant| ("tenant", tenant)),
             scope_claim: "scope",
             scopes: options.scopes,
-            lifetime: std::time::Duration::from_secs(3600),
+            lifetime: std::time::Duration::from_hours(1),
         };
         let secret = SecretString::from(JWT_SECRET);
         mint_development_token(&secret, &token, self.clock.now()).expect("a token").expose_secret().to_owned()

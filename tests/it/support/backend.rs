@@ -102,33 +102,32 @@ impl Backend {
 
     pub(crate) async fn bucket(&self, folder: &Path) -> TestBucket {
         let bucket = format!("test-{}", Uuid::now_v7().simple());
-        let (service, embedded) = match &self.real {
-            Some(real) => (real.store.clone(), None),
-            None => {
-                let secret = SecretString::from("embedded-secret-embedded-secret");
-                let options = StoreOptions {
-                    listen: "127.0.0.1:0".parse().unwrap(),
-                    data_dir: Some(folder.join("store")),
-                    access_key_id: "EMBEDDEDKEY000000001".to_owned(),
-                    secret_access_key: secret.clone(),
-                    region: "us-east-1".to_owned(),
-                    buckets: Vec::new(),
-                    cors_allowed_origins: vec!["*".to_owned()],
-                    role_arn: "arn:aws:iam::000000000000:role/tests".to_owned(),
-                };
-                let role_arn = options.role_arn.clone();
-                let store = EmbeddedStore::start(options, Clock::System, self.runtime.clone()).await;
-                let store = store.expect("the embedded store starts");
-                let service = StoreService {
-                    name: "embedded",
-                    endpoint: store.endpoint(),
-                    region: "us-east-1".to_owned(),
-                    access_key_id: "EMBEDDEDKEY000000001".to_owned(),
-                    secret_access_key: secret,
-                    role_arn,
-                };
-                (service, Some(store))
-            }
+        let (service, embedded) = if let Some(real) = &self.real {
+            (real.store.clone(), None)
+        } else {
+            let secret = SecretString::from("embedded-secret-embedded-secret");
+            let options = StoreOptions {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                data_dir: Some(folder.join("store")),
+                access_key_id: "EMBEDDEDKEY000000001".to_owned(),
+                secret_access_key: secret.clone(),
+                region: "us-east-1".to_owned(),
+                buckets: Vec::new(),
+                cors_allowed_origins: vec!["*".to_owned()],
+                role_arn: "arn:aws:iam::000000000000:role/tests".to_owned(),
+            };
+            let role_arn = options.role_arn.clone();
+            let store = EmbeddedStore::start(options, Clock::System, self.runtime.clone()).await;
+            let store = store.expect("the embedded store starts");
+            let service = StoreService {
+                name: "embedded",
+                endpoint: store.endpoint(),
+                region: "us-east-1".to_owned(),
+                access_key_id: "EMBEDDEDKEY000000001".to_owned(),
+                secret_access_key: secret,
+                role_arn,
+            };
+            (service, Some(store))
         };
         let s3 = administrator(&service);
         s3.create_bucket().bucket(&bucket).send().await.expect("a bucket is made");
