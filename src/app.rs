@@ -2,7 +2,7 @@
 
 pub mod logging;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpServer,
@@ -16,7 +16,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use crate::{
     auth::{AuthSetupError, Authenticator},
     clock::Clock,
-    config::{CallbackConfig, Config, Problem, S3Config, secret::SecretFileError},
+    config::{CallbackConfig, Config, Problem, S3Config, auth::KeySource, secret::SecretFileError},
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
     domain::{CallbackKey, CallbackTokens, Service},
     http::{self, Metrics, State},
@@ -110,10 +110,8 @@ impl Running {
 /// not among that: the service starts, is not ready, and becomes ready by itself.
 pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Running, StartError> {
     let s3 = config.s3.clone();
-    let (policies, policy_watcher) = policy::watch(&config.policies.file, &runtime, move |document| {
-        let problems = unmet_demands(document, &s3);
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
-    })?;
+    let (policies, policy_watcher) =
+        policy::watch(&config.policies.file, &runtime, move |document| meets_demands(document, &s3))?;
     let authenticator = Authenticator::from_config(&config.auth, clock.clone(), runtime.clone()).await?;
     let callback_tokens = callback_tokens(&config.callback)?;
     let endpoint = endpoint(&config.s3)?;
@@ -158,16 +156,18 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
 /// Checks everything that can be checked without talking to anybody.
 ///
 /// # Errors
-/// The first thing that is wrong.
-pub fn check(config: &Config, runtime: &Handle) -> Result<PolicyDocument, StartError> {
-    let document = policy::load(&config.policies.file)?;
-    let problems = unmet_demands(&document, &config.s3);
-    if !problems.is_empty() {
-        return Err(StartError::Settings(problems));
+/// The first part that is wrong; for the policies, all that is wrong with them.
+pub async fn check(config: &Config, runtime: Handle) -> Result<PolicyDocument, StartError> {
+    let document = policy::load(&config.policies.file, |document| meets_demands(document, &config.s3))?;
+    // Key files are read; key sets would have to be fetched.
+    let mut auth = config.auth.clone();
+    auth.issuers.retain(|issuer| !matches!(issuer.key_source(), Some(KeySource::JwksUrl(_))));
+    if !auth.issuers.is_empty() {
+        Authenticator::from_config(&auth, Clock::System, runtime.clone()).await?;
     }
     callback_tokens(&config.callback)?;
     endpoint(&config.s3)?;
-    Database::new(&config.database, runtime)?;
+    Database::new(&config.database, &runtime)?;
     Ok(document)
 }
 
@@ -252,17 +252,16 @@ fn endpoint(config: &S3Config) -> Result<Arc<Endpoint>, StartError> {
     Ok(Arc::new(endpoint.map_err(|invalid| StartError::Settings(vec![problem(invalid)]))?))
 }
 
-/// What the policies ask for that the rest of the configuration cannot do. Refused, never silently left out.
-fn unmet_demands(document: &PolicyDocument, s3: &S3Config) -> Vec<Problem> {
+/// Names what the policies ask for that the rest of the configuration cannot do. Refused, never silently left out.
+fn meets_demands(document: &PolicyDocument, s3: &S3Config) -> Result<(), Vec<Problem>> {
     if s3.sts.is_some() {
-        return Vec::new();
+        return Ok(());
     }
-    document
-        .all_rules()
-        .filter(|(_, rules)| rules.ip_scope != IpScope::Off)
-        .map(|(name, _)| {
-            let rule = "needs the [s3.sts] settings, without which no store can hold a URL to a network";
-            Problem::new(format!("policy.{name}.ip_scope"), rule)
-        })
-        .collect()
+    let scoped = document.all_rules().filter(|(_, rules)| rules.ip_scope != IpScope::Off);
+    // A policy with a schedule has several sets of rules and is named once.
+    let scoped: BTreeSet<&str> = scoped.map(|(name, _)| name).collect();
+    let rule = "needs the [s3.sts] settings, without which no store can hold a URL to a network; or must be \"off\"";
+    let problems: Vec<_> =
+        scoped.into_iter().map(|name| Problem::new(format!("policy.{name}.ip_scope"), rule)).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }

@@ -5,9 +5,9 @@ use tokio::runtime::Handle;
 use super::{ConfigArgs, Failure, print};
 use crate::app;
 
-pub(super) fn run(args: &ConfigArgs, runtime: &Handle) -> Result<(), Failure> {
+pub(super) async fn run(args: &ConfigArgs, runtime: &Handle) -> Result<(), Failure> {
     let config = args.load()?;
-    let policies = app::check(&config, runtime)?;
+    let policies = app::check(&config, runtime.clone()).await?;
     print(format_args!("{}: ok", args.config.display()));
     print(format_args!("{}: ok, version {}", config.policies.file.display(), policies.version()));
     Ok(())

@@ -40,7 +40,7 @@ const SETTLE_ATTEMPTS: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -48,19 +48,31 @@ pub enum LoadError {
         source: io::Error,
     },
     /// The file breaks a rule, its own or one of the service around it.
-    #[error("{}:\n{source}", path.display())]
+    #[error("{}", placed(path, error))]
     Invalid {
         /// The file.
         path: PathBuf,
         /// What is wrong, line by line.
-        source: PolicyError,
+        error: PolicyError,
     },
 }
 
-/// Reads the policies file at `path` once.
-pub fn load(path: &Path) -> Result<PolicyDocument, LoadError> {
+/// Each problem as `file:line: key: rule`, which editors and terminals make a link of.
+fn placed(path: &Path, error: &PolicyError) -> String {
+    let place = |PolicyProblem { line, problem }: &PolicyProblem| format!("{}:{line}: {problem}", path.display());
+    error.problems.iter().map(place).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads the policies file at `path` once. `validate` as for [`watch`].
+///
+/// # Errors
+/// When the file cannot be read, or breaks a rule.
+pub fn load(
+    path: &Path,
+    validate: impl Fn(&PolicyDocument) -> Result<(), Vec<Problem>>,
+) -> Result<PolicyDocument, LoadError> {
     let content = fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    parse(&content).map_err(|source| LoadError::Invalid { path: path.to_owned(), source })
+    parse_and_validate(&content, &validate).map_err(|error| LoadError::Invalid { path: path.to_owned(), error })
 }
 
 /// Reads the policies file at `path` and follows it from then on, on `runtime`, until the watcher is dropped.
@@ -217,7 +229,7 @@ impl Reloader {
                 log::info!("{}: policies of version {} are in force", path.display(), document.version());
                 Ok(Self { path, validate, handle: PolicyHandle::fixed(document), last: Found::Content(content) })
             }
-            Err(source) => Err(LoadError::Invalid { path, source }),
+            Err(error) => Err(LoadError::Invalid { path, error }),
         }
     }
 
@@ -310,7 +322,10 @@ async fn hung_up(hangups: &mut Option<Signal>) {
     pending::<()>().await;
 }
 
-fn parse_and_validate(content: &[u8], validate: &Validate) -> Result<PolicyDocument, PolicyError> {
+fn parse_and_validate(
+    content: &[u8],
+    validate: impl Fn(&PolicyDocument) -> Result<(), Vec<Problem>>,
+) -> Result<PolicyDocument, PolicyError> {
     let document = parse(content)?;
     match validate(&document) {
         Ok(()) => Ok(document),
@@ -532,9 +547,9 @@ mod tests {
         assert!(matches!(watch(&path, &Handle::current(), |_| Ok(())), Err(LoadError::Read { .. })));
         fs::write(&path, "").unwrap();
         assert!(matches!(watch(&path, &Handle::current(), |_| Ok(())), Err(LoadError::Invalid { .. })));
-        assert!(matches!(load(&path), Err(LoadError::Invalid { .. })));
+        assert!(matches!(load(&path, |_| Ok(())), Err(LoadError::Invalid { .. })));
         fs::write(&path, policies(1)).unwrap();
-        assert_eq!(load(&path).unwrap().version(), version(1));
+        assert_eq!(load(&path, |_| Ok(())).unwrap().version(), version(1));
     }
 
     #[tokio::test]
