@@ -1,12 +1,13 @@
 //! `presignd migrate`
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::Args;
 use tokio::runtime::Handle;
 
 use super::{Failure, load, print, start_logging};
 use crate::{
+    app::StartError,
     clock::Clock,
     db::{Database, SchemaState},
 };
@@ -22,7 +23,7 @@ pub(super) struct MigrateArgs {
     status: bool,
     /// Take back the last COUNT migrations. Their data is lost.
     #[arg(long, value_name = "COUNT", conflicts_with = "status")]
-    revert: Option<usize>,
+    revert: Option<NonZeroUsize>,
 }
 
 pub(super) async fn run(args: &MigrateArgs, runtime: &Handle) -> Result<(), Failure> {
@@ -46,10 +47,17 @@ pub(super) async fn run(args: &MigrateArgs, runtime: &Handle) -> Result<(), Fail
         return Ok(());
     }
     if let Some(count) = args.revert {
-        for version in database.revert(count).await? {
+        let reverted = database.revert(count.get()).await?;
+        if reverted.is_empty() {
+            print("nothing to revert");
+        }
+        for version in reverted {
             print(format_args!("reverted {version}"));
         }
         return Ok(());
+    }
+    if let SchemaState::Newer(versions) = database.schema_state().await? {
+        return Err(StartError::SchemaNewer(versions).into());
     }
     let applied = database.migrate().await?;
     database.ensure_partitions(Clock::System.now()).await?;

@@ -1,8 +1,10 @@
 //! `presignd serve`
 
+use std::io;
+
 use tokio::{
     runtime::Handle,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use super::{Failure, start_logging};
@@ -14,19 +16,31 @@ use crate::{
 
 pub(super) async fn run(config: &Config, runtime: &Handle) -> Result<(), Failure> {
     start_logging(config);
+    let stop = StopSignals::listen()?;
     let running = app::start(config, Clock::System, runtime.clone()).await?;
-    until_stopped(running).await
+    stop.serve(running).await
 }
 
-/// Serves until SIGTERM or SIGINT, then stops in order.
-pub(super) async fn until_stopped(mut running: Running) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        ended = running.failed() => return Ok(ended?),
-        _ = terminate.recv() => log::info!("SIGTERM: finishing requests in flight"),
-        _ = interrupt.recv() => log::info!("SIGINT: finishing requests in flight"),
+/// SIGTERM and SIGINT, listened to from before the start: one that comes during it must neither be lost, as it would
+/// be for the first process of a container, nor end the process half-way.
+pub(super) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    running.stop().await;
-    Ok(())
+
+    /// Serves until one of them comes, then stops in order.
+    pub(super) async fn serve(mut self, mut running: Running) -> Result<(), Failure> {
+        tokio::select! {
+            ended = running.failed() => return Ok(ended?),
+            _ = self.terminate.recv() => log::info!("SIGTERM: finishing requests in flight"),
+            _ = self.interrupt.recv() => log::info!("SIGINT: finishing requests in flight"),
+        }
+        running.stop().await;
+        Ok(())
+    }
 }

@@ -47,12 +47,24 @@ async fn mint(config: &AuthConfig, args: &TokenArgs) -> Result<String, Failure> 
             continue;
         }
         let Some(secret) = shared_secret(issuer).await? else { continue };
+        let tenant = match (issuer.tenant_claim.as_deref(), args.tenant.as_deref()) {
+            (Some(claim), Some(tenant)) => Some((claim, tenant)),
+            (None, None) => None,
+            (Some(_), None) => {
+                let refused = format!("issuer {:?} tells tenants apart: name one with --tenant", issuer.issuer);
+                return Err(Failure(refused));
+            }
+            (None, Some(_)) => {
+                let refused = format!("issuer {:?} has no tenant_claim: leave out --tenant", issuer.issuer);
+                return Err(Failure(refused));
+            }
+        };
         let scopes: Vec<&str> = args.scopes.iter().map(String::as_str).collect();
         let token = DevelopmentToken {
             issuer: &issuer.issuer,
             audience: issuer.audience.first().map_or("", String::as_str),
             subject: &args.subject,
-            tenant: issuer.tenant_claim.as_deref().zip(args.tenant.as_deref()),
+            tenant,
             scope_claim: &config.scopes.claim,
             scopes: &scopes,
             lifetime: args.lifetime,
@@ -60,5 +72,8 @@ async fn mint(config: &AuthConfig, args: &TokenArgs) -> Result<String, Failure> 
         let token = mint_development_token(&secret, &token, Clock::System.now())?;
         return Ok(token.expose_secret().to_owned());
     }
-    Err(Failure("no issuer in the configuration has a shared secret to mint a token with".to_owned()))
+    Err(Failure(match &args.issuer {
+        Some(issuer) => format!("no issuer {issuer:?} with a shared secret is in the configuration"),
+        None => "no issuer in the configuration has a shared secret to mint a token with".to_owned(),
+    }))
 }
