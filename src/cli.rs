@@ -45,6 +45,12 @@ enum Command {
     ///
     /// Needs PostgreSQL and an S3-compatible store. SIGTERM and SIGINT stop it in order: requests in flight finish,
     /// then the ledger writes what is queued. SIGHUP reads the policies again; a changed file is noticed without it.
+    #[command(after_help = "\
+Examples:
+  presignd serve --config /etc/presignd/presignd.toml
+  DATABASE_URL=postgres://presignd@db/presignd presignd serve
+
+Exit codes: 0 stopped by a signal; 1 it did not start, or failed; 2 the command line cannot be understood.")]
     Serve(ConfigArgs),
     /// Try everything on this machine, with PostgreSQL and a store inside the process.
     ///
@@ -52,26 +58,66 @@ enum Command {
     /// PRESIGND_S3__ENDPOINT (with the other s3 settings) put a real PostgreSQL or store in the place of the inner
     /// one. Never for production: its keys are made up at the first start and lie beside the data.
     #[cfg(feature = "embedded")]
+    #[command(after_help = "\
+Examples:
+  presignd dev
+  presignd dev --ephemeral --listen 127.0.0.1:8081
+  DATABASE_URL=postgres://me@localhost/try presignd dev
+
+Exit codes: 0 stopped by a signal; 1 it did not start, or failed; 2 the command line cannot be understood.")]
     #[expect(clippy::doc_markdown, reason = "clap shows it in a terminal, where backticks are noise")]
     Dev(dev::DevArgs),
     /// Apply the migrations that the database lacks.
     ///
     /// Safe to run from several processes at once.
+    #[command(after_help = "\
+Examples:
+  presignd migrate --status
+  presignd migrate
+  presignd migrate --revert 1
+
+Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood.")]
     Migrate(migrate::MigrateArgs),
     /// Look at policy files.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  presignd policy check policies.toml
+  presignd policy diff policies.toml policies.new.toml
+
+Exit codes: 0 all is well, nothing differs; 1 something is wrong or differs; 2 the command line cannot be understood."
+    )]
     Policy(policy::PolicyCommand),
     /// Mint a token for development.
     ///
     /// Works for an issuer whose key is a shared secret: whoever has that can mint tokens anyway.
+    #[command(after_help = "\
+Examples:
+  TOKEN=$(presignd token --subject alice)
+  presignd token --tenant acme --scope files:write --lifetime 10m
+
+Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood.")]
     Token(token::TokenArgs),
     /// Validate the whole configuration, without talking to anybody.
     ///
     /// Names every problem with its file, line, key and rule. Exit code 0 when there is none, else 1.
+    #[command(after_help = "\
+Examples:
+  presignd check
+  presignd check --config /etc/presignd/presignd.toml
+
+Exit codes: 0 nothing is wrong; 1 something is; 2 the command line cannot be understood.")]
     Check(ConfigArgs),
     /// Ask a running service whether it is ready.
     ///
     /// Exit code 0 when it is, else 1: a health check that needs no other program in the container.
+    #[command(after_help = "\
+Examples:
+  presignd probe
+  presignd probe --url http://127.0.0.1:9090/readyz
+
+Exit codes: 0 ready; 1 not ready, or no answer; 2 the command line cannot be understood.")]
     Probe(probe::ProbeArgs),
 }
 
@@ -114,12 +160,6 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Parses the command line and does what it says.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -136,7 +176,7 @@ pub fn run() -> ExitCode {
             Command::Migrate(args) => migrate::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Policy(command) => policy::run(&command),
             Command::Token(args) => token::run(&args).await.map(|()| ExitCode::SUCCESS),
-            Command::Check(args) => check::run(&args, &handle).map(|()| ExitCode::SUCCESS),
+            Command::Check(args) => check::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Probe(args) => probe::run(&args).await,
         }
     });
@@ -145,7 +185,11 @@ pub fn run() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the command line's answer")]
 fn report(failure: &Failure) -> ExitCode {
-    eprintln!("presignd: {failure}");
+    for line in failure.0.lines() {
+        // A reason belongs to the line above it.
+        let prefix = if line.starts_with(' ') { "" } else { "presignd: " };
+        eprintln!("{prefix}{line}");
+    }
     ExitCode::FAILURE
 }
 

@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use toml::toml;
 
-use super::{Failure, print, serve::until_stopped, start_logging};
+use super::{Failure, print, serve::StopSignals, start_logging};
 use crate::{
-    app,
+    app::{self, Running, StartError},
     auth::{DevelopmentToken, mint_development_token},
     clock::Clock,
     config::{Config, environment},
-    dev::{EmbeddedPostgres, EmbeddedStore, StoreOptions},
+    dev::{DevError, EmbeddedPostgres, EmbeddedStore, StoreOptions},
 };
 
 const ISSUER: &str = "presignd-dev";
@@ -43,7 +43,16 @@ max_size = \"100MiB\"
 content_types = [\"*/*\"]
 key = \"uploads/{yyyy}/{mm}/{id}-{name}\"
 readers = \"owner\"
-ip_scope = { v4 = 32, v6 = 64 }
+";
+
+/// The scope to start with towards the embedded store.
+const SCOPED: &str = "ip_scope = { v4 = 32, v6 = 64 }\n";
+
+/// The scope to start with towards any other store: it may have no STS, and this service, asked from the machine
+/// itself, sees a loopback address where a store elsewhere sees a public one.
+const UNSCOPED: &str = "\
+# Towards a store on this machine, with PRESIGND_S3__STS__ROLE_ARN, { v4 = 32, v6 = 64 } works too.
+ip_scope = \"off\"
 ";
 
 /// Where to run and where to keep things.
@@ -72,29 +81,59 @@ struct Keys {
 }
 
 /// Everything that stands in for installed servers; what is absent is installed.
+#[derive(Default)]
 struct StandIns {
     postgres: Option<EmbeddedPostgres>,
     store: Option<EmbeddedStore>,
-    /// Removed when it is dropped.
-    _ephemeral: Option<tempfile::TempDir>,
+}
+
+impl StandIns {
+    async fn shutdown(self) {
+        if let Some(store) = self.store {
+            store.shutdown().await;
+        }
+        if let Some(postgres) = self.postgres {
+            postgres.shutdown().await;
+        }
+    }
 }
 
 pub(super) async fn run(args: &DevArgs, runtime: &Handle) -> Result<(), Failure> {
-    let mut variables = environment::variables();
+    let stop = StopSignals::listen()?;
     let ephemeral = if args.ephemeral { Some(tempfile::tempdir()?) } else { None };
     let folder = ephemeral.as_ref().map_or_else(|| args.data_dir.clone(), |folder| folder.path().to_owned());
-    fs::create_dir_all(&folder).map_err(|error| Failure(format!("{}: {error}", folder.display())))?;
-    let policies = folder.join("policies.toml");
-    if !policies.exists() {
-        fs::write(&policies, POLICIES)?;
-    }
-    let keys = keys(&folder.join("keys.json"))?;
+    let mut stand_ins = StandIns::default();
+    let served = match start(args, &folder, &mut stand_ins, runtime).await {
+        Ok(running) => stop.serve(running).await,
+        Err(failure) => Err(failure),
+    };
+    // Also when the service did not start: PostgreSQL has to write what it holds before its folder goes.
+    stand_ins.shutdown().await;
+    served
+}
 
-    let mut settings = settings(args, &keys, &policies);
+/// Starts `stand_ins` and the service, and prints how to use them.
+async fn start(args: &DevArgs, folder: &Path, stand_ins: &mut StandIns, runtime: &Handle) -> Result<Running, Failure> {
+    let mut variables = environment::variables();
+    if args.listen.is_some() {
+        // What is typed now wins over what was exported earlier.
+        variables.remove("PRESIGND_SERVER__LISTEN");
+    }
     let embedded_database =
         !["DATABASE_URL", "PRESIGND_DATABASE__URL"].iter().any(|name| variables.contains_key(*name));
     let embedded_store = !variables.contains_key("PRESIGND_S3__ENDPOINT");
-    let mut stand_ins = StandIns { postgres: None, store: None, _ephemeral: ephemeral };
+    if let (true, Some(name)) = (embedded_store, variables.keys().find(|name| name.starts_with("PRESIGND_S3__"))) {
+        let rule = "is set without PRESIGND_S3__ENDPOINT: set that too to use your own store, or unset both";
+        return Err(Failure(format!("{name} {rule}")));
+    }
+
+    fs::create_dir_all(folder).map_err(|error| Failure(format!("{}: {error}", folder.display())))?;
+    let policies = folder.join("policies.toml");
+    if !policies.exists() {
+        fs::write(&policies, format!("{POLICIES}{}", if embedded_store { SCOPED } else { UNSCOPED }))?;
+    }
+    let keys = keys(&folder.join("keys.json"))?;
+    let mut settings = settings(args, &keys, &policies);
     if embedded_database {
         let postgres = EmbeddedPostgres::start(Some(&folder.join("postgres"))).await?;
         // PostgreSQL inside the process serves one connection, which everybody shares.
@@ -103,53 +142,53 @@ pub(super) async fn run(args: &DevArgs, runtime: &Handle) -> Result<(), Failure>
         stand_ins.postgres = Some(postgres);
     }
     if embedded_store {
-        let free_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let usual_port = SocketAddr::from(([127, 0, 0, 1], 9000));
-        let options = StoreOptions {
-            listen: args.store_listen.unwrap_or(if args.ephemeral { free_port } else { usual_port }),
-            data_dir: Some(folder.join("store")),
-            access_key_id: STORE_ACCESS_KEY_ID.to_owned(),
-            secret_access_key: SecretString::from(keys.store.as_str()),
-            region: REGION.to_owned(),
-            buckets: vec![BUCKET.to_owned()],
-            cors_allowed_origins: vec!["*".to_owned()],
-            role_arn: ROLE_ARN.to_owned(),
-        };
-        let store = EmbeddedStore::start(options, Clock::System, runtime.clone()).await?;
-        let endpoint = store.endpoint();
-        let secret = keys.store.clone();
-        let mut s3 = toml! {
-            addressing = "path"
-        };
+        let store = store(args, &folder.join("store"), &keys, runtime).await?;
         for (key, value) in [
-            ("region", REGION),
             ("bucket", BUCKET),
-            ("endpoint", endpoint.as_str()),
+            ("endpoint", store.endpoint().as_str()),
             ("access_key_id", STORE_ACCESS_KEY_ID),
-            ("secret_access_key", secret.as_str()),
+            ("secret_access_key", keys.store.as_str()),
         ] {
-            s3.insert(key.to_owned(), value.into());
+            set(&mut settings, "s3", toml::Table::from_iter([(key.to_owned(), value.into())]));
         }
-        let mut sts = toml::Table::new();
-        sts.insert("role_arn".to_owned(), ROLE_ARN.into());
-        s3.insert("sts".to_owned(), sts.into());
-        set(&mut settings, "s3", s3);
+        let sts = toml::Table::from_iter([("role_arn".to_owned(), ROLE_ARN.into())]);
+        set(&mut settings, "s3", toml::Table::from_iter([("sts".to_owned(), sts.into())]));
         stand_ins.store = Some(store);
     }
 
     let config = Config::parse(&settings.to_string(), "the settings of dev", &variables)?;
     start_logging(&config);
-    let running = app::start(&config, Clock::System, runtime.clone()).await?;
     let token = token(&keys)?;
-    print(banner(&format!("http://{}", running.address), &token, &config, &stand_ins, args, &folder));
-    let served = until_stopped(running).await;
-    if let Some(store) = stand_ins.store {
-        store.shutdown().await;
-    }
-    if let Some(postgres) = stand_ins.postgres {
-        postgres.shutdown().await;
-    }
-    served
+    let running = app::start(&config, Clock::System, runtime.clone()).await.map_err(|error| {
+        let hint = if matches!(error, StartError::Listen { .. }) { "\n  --listen chooses another address" } else { "" };
+        error_with(error, hint)
+    })?;
+    print(banner(&format!("http://{}", running.address), &token, &config, stand_ins, args, folder));
+    Ok(running)
+}
+
+async fn store(args: &DevArgs, folder: &Path, keys: &Keys, runtime: &Handle) -> Result<EmbeddedStore, Failure> {
+    let port = if args.ephemeral { 0 } else { 9000 };
+    let options = StoreOptions {
+        listen: args.store_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port))),
+        data_dir: Some(folder.to_owned()),
+        access_key_id: STORE_ACCESS_KEY_ID.to_owned(),
+        secret_access_key: SecretString::from(keys.store.as_str()),
+        region: REGION.to_owned(),
+        buckets: vec![BUCKET.to_owned()],
+        cors_allowed_origins: vec!["*".to_owned()],
+        role_arn: ROLE_ARN.to_owned(),
+    };
+    EmbeddedStore::start(options, Clock::System, runtime.clone()).await.map_err(|error| {
+        let hint =
+            if matches!(error, DevError::Listen { .. }) { "\n  --store-listen chooses another address" } else { "" };
+        error_with(error, hint)
+    })
+}
+
+fn error_with(error: impl std::error::Error, hint: &str) -> Failure {
+    let Failure(text) = Failure::from(error);
+    Failure(text + hint)
 }
 
 /// A configuration for this machine, to be overlaid by the environment like any other.
@@ -168,7 +207,9 @@ fn settings(args: &DevArgs, keys: &Keys, policies: &Path) -> toml::Table {
         [callback]
         [policies]
         [s3]
+        addressing = "path"
     };
+    set(&mut settings, "s3", toml::Table::from_iter([("region".to_owned(), REGION.into())]));
     let key = |id: &str, secret: &str| {
         toml::Table::from_iter([("id".to_owned(), id.into()), ("secret".to_owned(), toml::Value::from(secret))])
     };
@@ -233,37 +274,62 @@ fn token(keys: &Keys) -> Result<String, Failure> {
     Ok(mint_development_token(&secret, &token, Clock::System.now())?.expose_secret().to_owned())
 }
 
+/// How to upload with nothing but curl and awk. `{` is bracketed because not every awk takes it as itself.
+struct Lines {
+    method: &'static str,
+    issue: &'static str,
+    upload: &'static str,
+}
+
+/// What browsers do, and what the embedded store takes.
+const FORM: Lines = Lines {
+    method: "post",
+    issue: "a form for exactly these 17 bytes, from this machine, for 5 minutes.",
+    upload: r#"awk turns the fields of the form into a curl configuration.
+awk '{ sub(/.*"presigned_post_data":/, ""); match($0, /"url":"[^"]*"/); print "url = " substr($0, RSTART + 6, RLENGTH - 6); sub(/.*"fields":[{]"/, ""); sub(/"[}].*/, ""); gsub(/":"/, "="); gsub(/","/, "\"\nform-string = \""); print "form-string = \"" $0 "\"" }' issued.json > upload.curl
+curl -sS -K upload.curl --form file=@hello.txt -o uploaded.xml"#,
+};
+
+/// What every store takes, also those that take no form from a session with a policy.
+const PUT: Lines = Lines {
+    method: "put",
+    issue: "a URL for exactly these 17 bytes, for 5 minutes.",
+    upload: r#"awk turns the URL and its headers into a curl configuration.
+awk '{ sub(/.*"upload":[{]/, ""); match($0, /"url":"[^"]*"/); print "url = " substr($0, RSTART + 6, RLENGTH - 6); sub(/.*"headers":[{]"/, ""); sub(/"[}].*/, ""); gsub(/":"/, ": "); gsub(/","/, "\"\nheader = \""); print "header = \"" $0 "\"" }' issued.json > upload.curl
+curl -sS -K upload.curl -T hello.txt -o uploaded.xml"#,
+};
+
+/// No comment in it may hold a quote: zsh, unless told otherwise, takes pasted comments for commands, and would wait for
+/// the second one.
 fn banner(base: &str, token: &str, config: &Config, stand_ins: &StandIns, args: &DevArgs, folder: &Path) -> String {
-    let database = if stand_ins.postgres.is_some() { "PostgreSQL inside this process" } else { "DATABASE_URL" };
+    let database = if stand_ins.postgres.is_some() { "PostgreSQL inside this process" } else { "as DATABASE_URL says" };
+    let Lines { method, issue, upload } = if stand_ins.store.is_some() { FORM } else { PUT };
     let store = match &stand_ins.store {
         Some(store) => format!("{} inside this process, bucket {BUCKET}", store.endpoint()),
         None => format!("{}, bucket {}", config.s3.client_endpoint(), config.s3.bucket),
     };
-    let data = if args.ephemeral {
-        "forgotten at the end".to_owned()
-    } else {
-        format!("{}, and the policies in {}", folder.display(), config.policies.file.display())
-    };
+    let data =
+        if args.ephemeral { format!("{}, removed at the end", folder.display()) } else { folder.display().to_string() };
+    let policies = config.policies.file.display();
     format!(
         r#"
   presignd dev
-  service   {base}   ({base}/docs, {base}/openapi.yaml)
+  service   {base}  (/docs and /openapi.yaml say more)
   database  {database}
   store     {store}
   data      {data}
+  policies  {policies}  (edit and save)
   Ctrl-C stops it. Paste these lines into another terminal:
 
 BASE={base}
 TOKEN={token}
 printf 'Hello, presignd!\n' > hello.txt
 
-# 1. Issue: a form for exactly these 17 bytes, from this machine, for 5 minutes.
-curl -sS -X POST $BASE/api/v1/uploads -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"original_file_name":"hello.txt","file_size":17}}' -o issued.json
+# 1. Issue: {issue}
+curl -sS -X POST $BASE/api/v1/uploads -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"original_file_name":"hello.txt","file_size":17,"method":"{method}"}}' -o issued.json
 ID=$(sed 's/^{{"id":"\([^"]*\)".*/\1/' issued.json)
 
-# 2. Upload straight to the store: awk turns the form's fields into a curl configuration.
-awk '{{ sub(/.*"presigned_post_data":/, ""); match($0, /"url":"[^"]*"/); print "url = " substr($0, RSTART + 6, RLENGTH - 6); sub(/.*"fields":{{"/, ""); sub(/"}}.*/, ""); gsub(/":"/, "="); gsub(/","/, "\"\nform-string = \""); print "form-string = \"" $0 "\"" }}' issued.json > form.curl
-curl -sS -K form.curl --form file=@hello.txt -o uploaded.xml
+# 2. Upload straight to the store: {upload}
 
 # 3. Confirm: the service looks for itself.
 curl -sS -X POST $BASE/api/v1/uploads/$ID/complete -H "Authorization: Bearer $TOKEN"; echo
