@@ -14,8 +14,13 @@ const TABLES: [&str; 2] = ["upload_intents", "download_intents"];
 /// Months made ahead of their time, so that a maintenance run that fails for weeks changes nothing.
 const MONTHS_AHEAD: u32 = 3;
 
+/// Key of the advisory lock around making a partition: `IF NOT EXISTS` alone lets two processes that start together both
+/// find that a table is missing, and fails one of them.
+const LOCK: i64 = 0x7072_6573_7061_7274;
+
 impl Database {
-    /// Makes the partitions of this month and the next three where they are missing.
+    /// Makes the partitions of this month and the next three where they are missing. Safe to run from several processes
+    /// at once.
     ///
     /// One that cannot be made does not keep back the others: rows of its month go to the default partition.
     ///
@@ -48,8 +53,10 @@ fn months(now: DateTime<Utc>) -> impl Iterator<Item = NaiveDate> {
 
 fn create_statement(table: &str, month: NaiveDate) -> String {
     let next = month.checked_add_months(Months::new(1)).unwrap_or(month);
+    // One statement, and so one transaction for each table: locks on two of them are never held together.
     format!(
-        "CREATE TABLE IF NOT EXISTS {table}_{} PARTITION OF {table} FOR VALUES FROM ('{}') TO ('{}')",
+        "DO $$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); \
+         CREATE TABLE IF NOT EXISTS {table}_{} PARTITION OF {table} FOR VALUES FROM ('{}') TO ('{}'); END $$",
         month.format("%Y_%m"),
         lowest_id(month),
         lowest_id(next)
@@ -84,8 +91,9 @@ mod tests {
         assert_eq!(made, ["2026-11-01", "2026-12-01", "2027-01-01", "2027-02-01"]);
         assert_eq!(
             create_statement("upload_intents", NaiveDate::from_ymd_opt(2026, 12, 1).unwrap()),
-            "CREATE TABLE IF NOT EXISTS upload_intents_2026_12 PARTITION OF upload_intents FOR VALUES FROM \
-             ('019ad6ff-ec00-0000-0000-000000000000') TO ('019b76a3-d400-0000-0000-000000000000')"
+            "DO $$ BEGIN PERFORM pg_advisory_xact_lock(8102650226074022516); \
+             CREATE TABLE IF NOT EXISTS upload_intents_2026_12 PARTITION OF upload_intents FOR VALUES FROM \
+             ('019ad6ff-ec00-0000-0000-000000000000') TO ('019b76a3-d400-0000-0000-000000000000'); END $$"
         );
     }
 }
