@@ -13,6 +13,7 @@
 )]
 
 mod boto3;
+mod command_line;
 mod smoke;
 mod support;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         }
     };
     let mut suite = Suite::new(&world);
+    command_line::register(&mut suite);
     smoke::register(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     // Before the process ends, so that the servers' files go as well.
