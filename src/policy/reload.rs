@@ -63,7 +63,7 @@ fn placed(path: &Path, error: &PolicyError) -> String {
     error.problems.iter().map(place).collect::<Vec<_>>().join("\n")
 }
 
-/// Reads the policies file at `path` once. `validate` as for [`watch`].
+/// Reads the policies file at `path` once. `validate` as for [`watch()`].
 ///
 /// # Errors
 /// When the file cannot be read, or breaks a rule.
