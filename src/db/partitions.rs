@@ -93,7 +93,7 @@ mod tests {
             create_statement("upload_intents", NaiveDate::from_ymd_opt(2026, 12, 1).unwrap()),
             "DO $$ BEGIN PERFORM pg_advisory_xact_lock(8102650226074022516); \
              CREATE TABLE IF NOT EXISTS upload_intents_2026_12 PARTITION OF upload_intents FOR VALUES FROM \
-             ('019ad6ff-ec00-0000-0000-000000000000') TO ('019b76a3-d400-0000-0000-000000000000'); END $$"
+             ('01a22ee6-b000-0000-0000-000000000000') TO ('01a2ce8b-d400-0000-0000-000000000000'); END $$"
         );
     }
 }

@@ -530,7 +530,7 @@ mod tests {
         };
         let watch = || watch_with(path.clone(), &Handle::current(), Box::new(unscoped), None, NEVER);
         let error = watch().unwrap_err().to_string();
-        assert!(error.ends_with("policies.toml:\nline 1: policy.default.ip_scope: must be \"off\""), "{error}");
+        assert!(error.ends_with("policies.toml:1: policy.default.ip_scope: must be \"off\""), "{error}");
 
         fs::write(&path, "[policy.default]\nip_scope = \"off\"\n").unwrap();
         let (handle, _watcher) = watch().unwrap();
