@@ -12,6 +12,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod attacks;
 mod boto3;
 mod command_line;
 mod smoke;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let mut suite = Suite::new(&world);
     command_line::register(&mut suite);
     smoke::register(&mut suite);
+    attacks::register(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     // Before the process ends, so that the servers' files go as well.
     drop(world);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use reqwest::{
     Client, Method, RequestBuilder, StatusCode,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
     multipart::{Form, Part},
 };
 use serde_json::Value;
@@ -112,10 +112,16 @@ pub(crate) fn id(issued: &Value) -> &str {
 pub(crate) fn upload_request(http: &Client, upload: &Value, bytes: &[u8]) -> RequestBuilder {
     let url = upload["url"].as_str().expect("a URL");
     match upload["method"].as_str() {
-        Some("PUT") => http.put(url).headers(headers(upload)).body(bytes.to_vec()),
+        Some("PUT") => sized(http.put(url).headers(headers(upload)), bytes),
         Some("POST") => http.post(url).multipart(form(upload, &[], bytes)),
         other => panic!("no such method: {other:?}"),
     }
+}
+
+/// `request` with `body` and its length, also when that is 0: browsers and curl state it then, this client library does
+/// not, and it is signed.
+pub(crate) fn sized(request: RequestBuilder, body: &[u8]) -> RequestBuilder {
+    request.header(CONTENT_LENGTH, body.len()).body(body.to_vec())
 }
 
 /// The headers that `upload` asks for.
