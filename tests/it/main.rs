@@ -15,6 +15,7 @@
 mod attacks;
 mod boto3;
 mod command_line;
+mod file_names;
 mod smoke;
 mod support;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     command_line::register(&mut suite);
     smoke::register(&mut suite);
     attacks::register(&mut suite);
+    file_names::register(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     // Before the process ends, so that the servers' files go as well.
     drop(world);

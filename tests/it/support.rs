@@ -5,6 +5,7 @@ pub(crate) mod backend;
 pub(crate) mod caller;
 pub(crate) mod services;
 pub(crate) mod suite;
+pub(crate) mod tampered;
 
 pub(crate) use app::{AppOptions, TestApp};
 pub(crate) use backend::Backend;
