@@ -72,7 +72,7 @@ impl Metrics {
 pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
     let metrics = &state.metrics;
     let ledger = state.service.ledger.status();
-    let sessions = state.service.sessions.status();
+    let sessions = state.service.sessions.status().await;
     let policies = state.service.policies.status();
     metrics.ledger_queue.set(i64::try_from(ledger.queued).unwrap_or(i64::MAX));
     metrics.sessions.set(i64::try_from(sessions.cached).unwrap_or(i64::MAX));

@@ -171,7 +171,9 @@ impl Sessions {
     }
 
     /// What it has cost so far.
-    pub fn status(&self) -> SessionStatus {
+    pub async fn status(&self) -> SessionStatus {
+        // The cache counts lazily: without this it would say 0 long after the first session.
+        self.inner.cache.run_pending_tasks().await;
         SessionStatus {
             cached: self.inner.cache.entry_count(),
             assumed: self.inner.assumed.load(Ordering::Relaxed),
