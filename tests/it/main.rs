@@ -13,11 +13,20 @@
 )]
 
 mod attacks;
+mod authorization;
 mod boto3;
+mod client_address;
 mod command_line;
+mod contract;
+mod downloads;
 mod file_names;
+mod health;
+mod layering;
+mod policies;
+mod schema;
 mod smoke;
 mod support;
+mod uploads;
 
 use std::process::ExitCode;
 
@@ -34,10 +43,19 @@ fn main() -> ExitCode {
         }
     };
     let mut suite = Suite::new(&world);
-    command_line::register(&mut suite);
-    smoke::register(&mut suite);
     attacks::register(&mut suite);
+    authorization::register(&mut suite);
+    client_address::register(&mut suite);
+    command_line::register(&mut suite);
+    contract::register(&mut suite);
+    downloads::register(&mut suite);
     file_names::register(&mut suite);
+    health::register(&mut suite);
+    layering::register(&mut suite);
+    policies::register(&mut suite);
+    schema::register(&mut suite);
+    smoke::register(&mut suite);
+    uploads::register(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     // Before the process ends, so that the servers' files go as well.
     drop(world);

@@ -7,6 +7,7 @@ use presignd::{
     auth::{DevelopmentToken, mint_development_token},
     clock::Clock,
     config::Config,
+    policy::PolicyStatus,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
@@ -147,6 +148,15 @@ impl TestApp {
         };
         let secret = SecretString::from(JWT_SECRET);
         mint_development_token(&secret, &token, self.clock.now()).expect("a token").expose_secret().to_owned()
+    }
+
+    /// Replaces the policy file, and waits until the service has taken or refused it: within a second.
+    pub(crate) async fn change_policies(&self, text: &str) -> PolicyStatus {
+        let mut status = self.running.policies.changed();
+        std::fs::write(&self.policies_file, text).unwrap();
+        let changed = tokio::time::timeout(std::time::Duration::from_secs(1), status.changed()).await;
+        changed.expect("a change of the policy file is seen within a second").expect("the watcher lives");
+        self.running.policies.status()
     }
 
     /// Stops the service in order, then its parts.

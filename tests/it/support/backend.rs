@@ -163,6 +163,18 @@ impl TestDatabase {
         }
     }
 
+    /// The rows of a statement, as `psql` prints them without headings. Only of an installed PostgreSQL: the embedded
+    /// one serves a single connection, which is the service's.
+    pub(crate) fn psql(&self, statement: &str) -> String {
+        match self {
+            Self::Embedded(_) => panic!("the embedded PostgreSQL has no connection to spare"),
+            Self::Real { name, services, .. } => {
+                let services = services.lock().unwrap();
+                services.postgres.as_ref().expect("it runs").psql(name, statement).expect("a valid statement")
+            }
+        }
+    }
+
     pub(crate) async fn end(self) {
         match self {
             Self::Embedded(postgres) => postgres.shutdown().await,

@@ -1,0 +1,318 @@
+//! `openapi.yaml` is the contract: it lists what is served, and what is served looks as it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_s3::primitives::ByteStream;
+use jsonschema::Validator;
+use presignd::http::ErrorCode;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::support::{
+    AppOptions, Backend, Caller, Reply, Suite, TestApp,
+    app::{POLICIES, TokenOptions},
+    caller::id,
+};
+
+const NOBODYS: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+pub(crate) fn register(suite: &mut Suite<'_>) {
+    suite.alone("the_contract_lists_the_routes_and_no_others", routes);
+    suite.alone("the_contract_lists_the_error_codes_and_no_others", error_codes);
+    suite.everywhere("every_answer_looks_as_the_contract_says", answers);
+}
+
+fn contract() -> Value {
+    serde_yaml_ng::from_str(include_str!("../../openapi.yaml")).expect("openapi.yaml is YAML")
+}
+
+/// The methods that a path item can have: its other fields are not operations.
+const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+
+fn operations(contract: &Value) -> BTreeSet<(String, String)> {
+    let paths = contract["paths"].as_object().expect("paths");
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().keys().filter(|key| METHODS.contains(&key.as_str()));
+            methods.map(move |method| (method.to_uppercase(), path.clone()))
+        })
+        .collect()
+}
+
+fn routes() {
+    // The table is read as text, because actix does not tell which routes it has.
+    let source = include_str!("../../src/http.rs");
+    let mut served = BTreeSet::new();
+    for line in source.split("    at(app, ").skip(1) {
+        let mut quoted = line.split('"').skip(1).step_by(2);
+        let (path, allowed) = (quoted.next().expect("a path"), quoted.next().expect("the methods"));
+        let handlers = line.split(");\n").next().unwrap();
+        for method in allowed.split(", ") {
+            let route = format!("web::{}()", method.to_lowercase());
+            assert!(handlers.contains(&route), "{path} says that it allows {method}");
+            served.insert((method.to_owned(), path.to_owned()));
+        }
+        assert_eq!(handlers.matches("web::").count(), allowed.split(", ").count(), "{path} allows {allowed}");
+    }
+    assert!(served.contains(&("DELETE".to_owned(), "/api/v1/uploads/{id}".to_owned())), "{served:?}");
+    assert_eq!(operations(&contract()), served);
+}
+
+fn error_codes() {
+    let contract = contract();
+    let listed = resolve(&contract, &contract["components"]["schemas"]["Problem"]["properties"]["code"]);
+    let listed: Vec<&str> = listed["enum"].as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();
+    let unique: BTreeSet<&str> = listed.iter().copied().collect();
+    assert_eq!(unique.len(), listed.len());
+    assert_eq!(unique, ErrorCode::ALL.iter().map(|code| code.as_str()).collect());
+}
+
+/// What a `$ref` leads to, or `value` itself.
+fn resolve<'a>(contract: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        None => value,
+        Some(reference) => {
+            let pointer = reference.strip_prefix('#').expect("a reference into the document");
+            contract.pointer(pointer).unwrap_or_else(|| panic!("{reference} leads nowhere"))
+        }
+    }
+}
+
+/// Holds every answer to the contract, and remembers which it has seen.
+struct Judge {
+    contract: Value,
+    validators: BTreeMap<(String, String, u16), Validator>,
+    seen: BTreeSet<(String, String)>,
+    codes: BTreeSet<String>,
+}
+
+impl Judge {
+    fn new() -> Self {
+        let nothing = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { contract: contract(), validators: nothing.0, seen: nothing.1, codes: nothing.2 }
+    }
+
+    /// Sends `request` to an operation of the contract and judges the answer.
+    async fn call(&mut self, status: u16, method: Method, path: &str, request: RequestBuilder) -> Reply {
+        let reply = Reply::of(request).await;
+        let name = format!("{method} {path}");
+        assert_eq!(reply.status, status, "{name}: {}", reply.text());
+        let operation = &self.contract["paths"][path][method.as_str().to_lowercase()];
+        let response = &operation["responses"][status.to_string()];
+        assert!(!response.is_null(), "{name} is not said to answer {status}: {}", reply.text());
+        let response = resolve(&self.contract, response);
+        for (header, described) in response["headers"].as_object().into_iter().flatten() {
+            let required = resolve(&self.contract, described)["required"] == true;
+            assert!(!required || reply.headers.contains_key(header), "{name} {status}: no {header}");
+        }
+        if method == Method::HEAD {
+            assert_eq!(reply.bytes, b"");
+            self.seen.insert((method.to_string(), path.to_owned()));
+            return reply;
+        }
+        let content_type = reply.headers["content-type"].to_str().unwrap();
+        let essence = content_type.split(';').next().unwrap();
+        let content = response["content"].as_object().unwrap();
+        let media = content.get(content_type).or_else(|| content.get(essence));
+        let media = media.unwrap_or_else(|| panic!("{name} {status} is not said to answer {content_type}"));
+        if essence.ends_with("json") {
+            let schema = json!({
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "allOf": [media["schema"]],
+                "components": self.contract["components"],
+            });
+            let key = (method.to_string(), path.to_owned(), status);
+            let validator = self.validators.entry(key).or_insert_with(|| {
+                let options = jsonschema::options().should_validate_formats(true);
+                options.build(&schema).unwrap_or_else(|error| panic!("{name} {status}: {error}"))
+            });
+            let body = reply.json();
+            let wrong: Vec<String> =
+                validator.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+            assert_eq!(wrong, Vec::<String>::new(), "{name} {status}: {body}");
+            if status >= 400 && essence == "application/problem+json" {
+                self.codes.insert(body["code"].as_str().unwrap().to_owned());
+            }
+        }
+        if status < 300 {
+            self.seen.insert((method.to_string(), path.to_owned()));
+        }
+        reply
+    }
+
+    async fn get(&mut self, status: u16, caller: &Caller, path: &str) -> Reply {
+        self.call(status, Method::GET, path, caller.request(Method::GET, path)).await
+    }
+
+    async fn post(&mut self, status: u16, caller: &Caller, path: &str, body: &Value) -> Reply {
+        self.call(status, Method::POST, path, caller.request(Method::POST, path).json(body)).await
+    }
+
+    /// A call on one upload. `action` is what follows its id in the path.
+    async fn on(&mut self, status: u16, caller: &Caller, method: Method, id: &str, action: &str) -> Reply {
+        let request = caller.request(method.clone(), &format!("/api/v1/uploads/{id}{action}"));
+        self.call(status, method, &format!("/api/v1/uploads/{{id}}{action}"), request).await
+    }
+}
+
+async fn answers(backend: Backend) {
+    let settings = "[server]\nbody_limit = \"4KiB\"\ntrusted_proxies = [\"127.0.0.12/32\"]\n\
+                    [auth.scopes]\nupload = \"write\"\ndownload = \"read\""
+        .to_owned();
+    let app = TestApp::start_with(&backend, AppOptions { settings, ..AppOptions::default() }).await;
+    let with =
+        |scopes: &[&str]| app.anonymous().with_token(app.token(&TokenOptions { scopes, ..TokenOptions::default() }));
+    let (alice, nobody, anybody) = (with(&["read", "write"]), with(&[]), app.anonymous());
+    let mut judge = Judge::new();
+
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.yaml", "/docs"] {
+        judge.get(200, &anybody, path).await;
+    }
+    for path in ["/healthz", "/readyz"] {
+        judge.call(200, Method::HEAD, path, anybody.request(Method::HEAD, path)).await;
+    }
+    judge.get(200, &alice, "/api/v1/policies").await;
+    judge.get(401, &anybody, "/api/v1/policies").await;
+    judge.get(401, &anybody.with_token("garbage"), "/api/v1/policies").await;
+
+    uploads(&mut judge, &alice, [&nobody, &anybody]).await;
+    settling(&mut judge, &app, &alice, [&nobody, &anybody]).await;
+    downloads(&mut judge, &alice, [&nobody, &anybody]).await;
+
+    // A change that is still to come.
+    let planned = "[[policy.default.schedule]]\nfrom = \"2999-01-01T00:00:00Z\"\nip_scope = \"off\"\n[policy.shared]";
+    app.change_policies(&POLICIES.replace("[policy.shared]", planned)).await;
+    judge.get(200, &alice, "/api/v1/policies").await;
+
+    assert_eq!(judge.seen, operations(&judge.contract), "every operation has been seen to succeed");
+    let told: BTreeSet<String> = [
+        "invalid_json",
+        "client_address_unknown",
+        "token_missing",
+        "token_invalid",
+        "callback_token_invalid",
+        "scope_missing",
+        "not_found",
+        "upload_incomplete",
+        "invalid_state",
+        "upload_not_confirmed",
+        "body_too_large",
+        "unsupported_media_type",
+        "invalid_request",
+        "policy_refused",
+        "upload_mismatch",
+        "etag_mismatch",
+        "idempotency_mismatch",
+    ]
+    .map(str::to_owned)
+    .into();
+    assert_eq!(judge.codes, told, "the problems of a service whose parts all work");
+    app.end().await;
+}
+
+async fn uploads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {
+    let path = "/api/v1/uploads";
+    let body = json!({ "original_file_name": "a.txt", "file_size": 5, "method": "put", "metadata": { "case": "42" } });
+    let form = json!({
+        "original_file_name": "a.txt", "file_size": "5", "method": "post",
+        "checksum_sha256": "WZRHGrsBESr8wYFZ9sx0tPURuZgG2lmzyvWpwXPKz8U=",
+    });
+    judge.post(201, alice, path, &form).await;
+    let with_key = |body: &Value| alice.request(Method::POST, path).header("idempotency-key", "k").json(body);
+    let issued = judge.call(201, Method::POST, path, with_key(&body)).await.json();
+    judge.call(201, Method::POST, path, with_key(&body)).await;
+    judge.call(422, Method::POST, path, with_key(&form)).await;
+    judge.on(200, alice, Method::DELETE, id(&issued), "").await;
+    judge.call(201, Method::POST, path, with_key(&body)).await;
+
+    judge.post(401, anybody, path, &body).await;
+    judge.post(403, nobody, path, &body).await;
+    let broken = json!({ "original_file_name": "a/b", "file_size": 5, "method": "patch", "metadata": { "A": "1" } });
+    judge.post(422, alice, path, &broken).await;
+    judge.post(422, alice, path, &json!({ "original_file_name": "a", "file_size": "many" })).await;
+    judge.post(422, alice, path, &json!({ "original_file_name": "a", "file_size": u64::MAX })).await;
+    judge.post(413, alice, path, &json!({ "original_file_name": "a".repeat(5000), "file_size": 5 })).await;
+    judge.call(400, Method::POST, path, alice.request(Method::POST, path).json("text")).await;
+    judge.call(415, Method::POST, path, alice.request(Method::POST, path).body("{}")).await;
+    let garbage = alice.at("127.0.0.12").request(Method::POST, path).header("x-forwarded-for", "garbage");
+    judge.call(400, Method::POST, path, garbage.json(&body)).await;
+
+    judge.get(200, alice, path).await;
+    judge.call(200, Method::GET, path, alice.request(Method::GET, &format!("{path}?limit=1&state=issued"))).await;
+    judge.call(200, Method::GET, path, alice.request(Method::GET, &format!("{path}?limit=1"))).await;
+    judge.call(422, Method::GET, path, alice.request(Method::GET, &format!("{path}?limit=0"))).await;
+    judge.get(401, anybody, path).await;
+}
+
+async fn settling(judge: &mut Judge, app: &TestApp, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {
+    let put = json!({ "method": "put" });
+    let issued = alice.issue("a.txt", b"12345", &put).await;
+    let complete =
+        |id: &str, body: Value| alice.request(Method::POST, &format!("/api/v1/uploads/{id}/complete")).json(&body);
+    let path = "/api/v1/uploads/{id}/complete";
+    judge.on(200, alice, Method::GET, id(&issued), "").await;
+    judge.on(200, alice, Method::POST, id(&issued), "/renew").await;
+    judge.on(409, alice, Method::POST, id(&issued), "/complete").await;
+    assert!(alice.send(&issued, b"12345").await.status.is_success());
+    judge.call(422, Method::POST, path, complete(id(&issued), json!({ "etag": "other" }))).await;
+    judge.call(422, Method::POST, path, complete(id(&issued), json!({ "etag": "W/\"x\"" }))).await;
+    judge.call(400, Method::POST, path, complete(id(&issued), json!(5))).await;
+    judge.call(413, Method::POST, path, complete(id(&issued), json!({ "etag": "x".repeat(5000) }))).await;
+    judge.call(401, Method::POST, path, complete(id(&issued), json!({ "token": "garbage" }))).await;
+    let text = alice.request(Method::POST, &format!("/api/v1/uploads/{}/complete", id(&issued))).body("{}");
+    judge.call(415, Method::POST, path, text).await;
+    judge.call(200, Method::POST, path, complete(id(&issued), json!({ "token": issued["callback"]["token"] }))).await;
+    judge.on(200, alice, Method::GET, id(&issued), "").await;
+    judge.on(409, alice, Method::DELETE, id(&issued), "").await;
+    judge.on(409, alice, Method::POST, id(&issued), "/renew").await;
+
+    let rejected = alice.issue("b.txt", b"12345", &put).await;
+    let key = rejected["upload"]["url"].as_str().unwrap().split('?').next().unwrap();
+    let key = key.split_once(&format!("/{}/", app.bucket.bucket)).unwrap().1;
+    let wrong = app.bucket.s3.put_object().bucket(&app.bucket.bucket).key(key).body(ByteStream::from_static(b"1"));
+    wrong.send().await.expect("the administrator may put");
+    judge.on(422, alice, Method::POST, id(&rejected), "/complete").await;
+    judge.on(200, alice, Method::GET, id(&rejected), "").await;
+
+    let aborted = alice.issue("c.txt", b"12345", &put).await;
+    judge.on(200, alice, Method::DELETE, id(&aborted), "").await;
+    judge.on(409, alice, Method::POST, id(&aborted), "/complete").await;
+    judge.on(200, alice, Method::GET, id(&aborted), "").await;
+    judge.get(200, alice, "/api/v1/uploads").await;
+
+    for (method, action) in
+        [(Method::GET, ""), (Method::DELETE, ""), (Method::POST, "/renew"), (Method::POST, "/complete")]
+    {
+        judge.on(404, alice, method.clone(), NOBODYS, action).await;
+        judge.on(401, anybody, method.clone(), NOBODYS, action).await;
+        if method != Method::GET {
+            judge.on(403, nobody, method, NOBODYS, action).await;
+        }
+    }
+    let unknown = alice.at("127.0.0.12").request(Method::POST, &format!("/api/v1/uploads/{NOBODYS}/renew"));
+    let unknown = unknown.header("x-forwarded-for", "garbage");
+    judge.call(400, Method::POST, "/api/v1/uploads/{id}/renew", unknown).await;
+}
+
+async fn downloads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {
+    let path = "/api/v1/downloads";
+    let put = json!({ "method": "put" });
+    let confirmed = alice.upload("a.html", b"12345", &put).await;
+    let issued = alice.issue("b.txt", b"12345", &put).await;
+    let body =
+        json!({ "upload_id": confirmed["id"], "disposition": "attachment", "file_name": "b.html", "expires_in": 5 });
+    judge.post(201, alice, path, &body).await;
+    judge.post(201, alice, path, &json!({ "upload_id": confirmed["id"] })).await;
+    judge.post(401, anybody, path, &body).await;
+    judge.post(403, nobody, path, &body).await;
+    judge.post(404, alice, path, &json!({ "upload_id": NOBODYS })).await;
+    judge.post(409, alice, path, &json!({ "upload_id": issued["id"] })).await;
+    judge.post(422, alice, path, &json!({ "upload_id": confirmed["id"], "disposition": "inline" })).await;
+    judge.post(422, alice, path, &json!({ "upload_id": confirmed["id"], "expires_in": 0 })).await;
+    judge.post(400, alice, path, &json!([])).await;
+    judge.post(413, alice, path, &json!({ "upload_id": "x".repeat(5000) })).await;
+    judge.call(415, Method::POST, path, alice.request(Method::POST, path).body("{}")).await;
+    let garbage = alice.at("127.0.0.12").request(Method::POST, path).header("x-forwarded-for", "garbage");
+    judge.call(400, Method::POST, path, garbage.json(&body)).await;
+}
