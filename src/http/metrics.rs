@@ -1,7 +1,10 @@
 //! What is counted, in Prometheus's text format.
 
+use std::sync::Arc;
+
 use actix_web::{HttpResponse, web};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder};
+use tokio::sync::Mutex;
 
 use super::State;
 
@@ -12,6 +15,7 @@ const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
+    scraping: Arc<Mutex<()>>,
     requests: HistogramVec,
     ledger_queue: IntGauge,
     ledger_groups: IntCounter,
@@ -49,6 +53,7 @@ impl Metrics {
         };
         Ok(Self {
             requests,
+            scraping: Arc::default(),
             ledger_queue: gauge("ledger_queued_intents", "Intents waiting for a writer.")?,
             ledger_groups: counter("ledger_groups_total", "Statements that committed a group of intents.")?,
             ledger_rows: counter("ledger_intents_total", "Intents that were committed.")?,
@@ -71,6 +76,8 @@ impl Metrics {
 /// `GET /metrics`
 pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
     let metrics = &state.metrics;
+    // What has come since the last scrape is added below; two scrapes at once would both add it.
+    let _alone = metrics.scraping.lock().await;
     let ledger = state.service.ledger.status();
     let sessions = state.service.sessions.status().await;
     let policies = state.service.policies.status();
@@ -85,7 +92,6 @@ pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
         (&metrics.policy_reloads, policies.reloads_total),
         (&metrics.policy_failures, policies.failures_total),
     ] {
-        // Counted where it happens; only what has come since the last scrape is added, so two scrapes at once agree.
         counter.inc_by(total.saturating_sub(counter.get()));
     }
     match TextEncoder::new().encode_to_string(&metrics.registry.gather()) {

@@ -6,8 +6,8 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap as _};
+use serde_json::value::RawValue;
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
@@ -404,13 +404,9 @@ impl<'a> TargetView<'a> {
                 headers: Headers(&put.headers),
                 expires_at: put.expires_at,
             },
-            UploadTarget::Post(form) => Self {
-                method: "POST",
-                url: &form.url,
-                fields,
-                headers: Headers(&[]),
-                expires_at: form.expires_at,
-            },
+            UploadTarget::Post(form) => {
+                Self { method: "POST", url: &form.url, fields, headers: Headers(&[]), expires_at: form.expires_at }
+            }
         }
     }
 }

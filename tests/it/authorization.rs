@@ -93,7 +93,7 @@ async fn tokens(backend: Backend) {
             tenant: None,
             scope_claim: "scope",
             scopes: &[],
-            lifetime: std::time::Duration::from_secs(3600),
+            lifetime: std::time::Duration::from_hours(1),
         };
         mint_development_token(&SecretString::from(secret), &token, now).unwrap().expose_secret().to_owned()
     };
