@@ -19,6 +19,7 @@ mod client_address;
 mod command_line;
 mod contract;
 mod downloads;
+mod faults;
 mod file_names;
 mod health;
 mod layering;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     command_line::register(&mut suite);
     contract::register(&mut suite);
     downloads::register(&mut suite);
+    faults::register(&mut suite);
     file_names::register(&mut suite);
     health::register(&mut suite);
     layering::register(&mut suite);

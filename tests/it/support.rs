@@ -3,6 +3,9 @@
 pub(crate) mod app;
 pub(crate) mod backend;
 pub(crate) mod caller;
+pub(crate) mod chaos;
+pub(crate) mod load;
+pub(crate) mod program;
 pub(crate) mod services;
 pub(crate) mod suite;
 pub(crate) mod tampered;
@@ -10,4 +13,6 @@ pub(crate) mod tampered;
 pub(crate) use app::{AppOptions, TestApp};
 pub(crate) use backend::Backend;
 pub(crate) use caller::{Caller, Reply};
+pub(crate) use chaos::ChaosProxy;
+pub(crate) use program::Program;
 pub(crate) use suite::{Suite, World};

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use chrono::{DateTime, Utc};
 use presignd::{
     app::{self, Running},
     auth::{DevelopmentToken, mint_development_token},
@@ -86,6 +87,15 @@ impl TestApp {
     }
 
     pub(crate) async fn start_with(backend: &Backend, options: AppOptions) -> Self {
+        Self::start_altered(backend, options, async |_| ()).await
+    }
+
+    /// The same with settings that follow from those of the backend, such as a proxy in front of a part of it.
+    pub(crate) async fn start_altered(
+        backend: &Backend,
+        options: AppOptions,
+        alter: impl AsyncFnOnce(&mut toml::Table),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let database = backend.database().await;
         let bucket = backend.bucket(folder.path()).await;
@@ -95,6 +105,7 @@ impl TestApp {
         if options.unscoped {
             settings["s3"].as_table_mut().unwrap().remove("sts");
         }
+        alter(&mut settings).await;
         let settings = settings.to_string();
         let config = Config::parse(&settings, "test settings", &std::collections::BTreeMap::new());
         let config = config.unwrap_or_else(|error| panic!("{error}\n{settings}"));
@@ -137,17 +148,7 @@ impl TestApp {
 
     /// A token as the issuers of the test configuration make them.
     pub(crate) fn token(&self, options: &TokenOptions<'_>) -> String {
-        let token = DevelopmentToken {
-            issuer: options.issuer,
-            audience: AUDIENCE,
-            subject: options.subject,
-            tenant: options.tenant.map(|tenant| ("tenant", tenant)),
-            scope_claim: "scope",
-            scopes: options.scopes,
-            lifetime: std::time::Duration::from_hours(1),
-        };
-        let secret = SecretString::from(JWT_SECRET);
-        mint_development_token(&secret, &token, self.clock.now()).expect("a token").expose_secret().to_owned()
+        token(options, self.clock.now())
     }
 
     /// Replaces the policy file, and waits until the service has taken or refused it: within a second.
@@ -165,6 +166,21 @@ impl TestApp {
         self.bucket.end().await;
         self.database.end().await;
     }
+}
+
+/// A token that is good for an hour from `now`, as the issuers of the test configuration make them.
+pub(crate) fn token(options: &TokenOptions<'_>, now: DateTime<Utc>) -> String {
+    let token = DevelopmentToken {
+        issuer: options.issuer,
+        audience: AUDIENCE,
+        subject: options.subject,
+        tenant: options.tenant.map(|tenant| ("tenant", tenant)),
+        scope_claim: "scope",
+        scopes: options.scopes,
+        lifetime: std::time::Duration::from_secs(3600),
+    };
+    let secret = SecretString::from(JWT_SECRET);
+    mint_development_token(&secret, &token, now).expect("a token").expose_secret().to_owned()
 }
 
 /// What a token says.

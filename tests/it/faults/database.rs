@@ -1,0 +1,300 @@
+//! PostgreSQL killed, restarted, absent, hanging and slow, and rows that it refuses.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use presignd::{
+    clock::Clock,
+    config::DatabaseConfig,
+    db::{Database, DbError, Ledger, UploadIntent},
+    model::{ByteSize, ContentType, FileName, IntentId, IntentState, Metadata, ObjectKey, UploadMethod},
+};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::RECOVERY;
+use crate::support::{
+    AppOptions, Backend, Caller, ChaosProxy, Reply, TestApp,
+    load::{Answer, Load, all_issued_are_recorded, eventually},
+    services::postgres::{Postgres, Stop},
+    suite::own_postgres,
+};
+
+const DATABASE: &str = "presignd";
+
+/// A PostgreSQL that only this test uses.
+fn stoppable_postgres() -> (TempDir, Postgres) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // The server runs under another account and has to get through.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let postgres = own_postgres(&folder.path().join("postgres"));
+    postgres.create_database(DATABASE).expect("a database is made");
+    (folder, postgres)
+}
+
+/// A service on that database instead of the backend's.
+async fn start_on(backend: &Backend, postgres: &Postgres) -> TestApp {
+    let url = postgres.url(DATABASE);
+    let alter = async |settings: &mut toml::Table| settings["database"]["url"] = url.into();
+    TestApp::start_altered(backend, AppOptions::default(), alter).await
+}
+
+fn says_unavailable(answers: &[Answer]) {
+    for answer in answers {
+        match answer {
+            Answer::Issued { .. } => {}
+            Answer::Refused { reply, took } => {
+                reply.expect_problem(503, "database_unavailable");
+                assert!(reply.headers.contains_key("retry-after"));
+                assert!(*took < Duration::from_secs(10), "an answer took {took:?}");
+            }
+            Answer::Broken => panic!("a request was not answered"),
+        }
+    }
+}
+
+async fn readiness(caller: &Caller, status: StatusCode, database: &str) -> Duration {
+    let shows = async || {
+        let reply = caller.get("/readyz").await;
+        (reply.status == status && reply.json()["database"] == database).then_some(())
+    };
+    eventually(RECOVERY, shows).await.1
+}
+
+pub(super) async fn restarted(backend: Backend, how: Stop) {
+    let (_folder, mut postgres) = stoppable_postgres();
+    let app = start_on(&backend, &postgres).await;
+    let alice = app.user("alice");
+    readiness(&alice, StatusCode::OK, "ok").await;
+    let load = Load::start(&alice, 16, &backend.runtime);
+    load.until_issued(300).await;
+
+    postgres.stop(how).expect("it stops");
+    load.until_refused(50).await;
+    let down = readiness(&alice, StatusCode::SERVICE_UNAVAILABLE, "unavailable").await;
+
+    postgres.start_again().expect("it starts again");
+    let began = Instant::now();
+    load.until_issued(1).await;
+    println!("measured: {how:?}: first upload {:?} after PostgreSQL is back, seen down in {down:?}", began.elapsed());
+    assert!(began.elapsed() < RECOVERY);
+    readiness(&alice, StatusCode::OK, "ok").await;
+    load.until_issued(300).await;
+
+    let answers = load.end().await;
+    says_unavailable(&answers);
+    all_issued_are_recorded(&answers, &postgres.url(DATABASE), &backend.runtime).await;
+    app.end().await;
+}
+
+pub(super) async fn absent_at_start(backend: Backend) {
+    let (_folder, mut postgres) = stoppable_postgres();
+    postgres.stop(Stop::Fast).expect("it stops");
+    let began = Instant::now();
+    let app = start_on(&backend, &postgres).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "the start took {:?}", began.elapsed());
+    let alice = app.user("alice");
+    readiness(&alice, StatusCode::SERVICE_UNAVAILABLE, "unavailable").await;
+    let load = Load::start(&alice, 4, &backend.runtime);
+    load.until_refused(20).await;
+
+    postgres.start_again().expect("it starts");
+    let began = Instant::now();
+    // Ready means that the migrations have been applied as well.
+    readiness(&alice, StatusCode::OK, "ok").await;
+    alice.issue("a.txt", b"bytes", &json!({})).await;
+    println!("measured: ready {:?} after PostgreSQL has started", began.elapsed());
+    assert!(began.elapsed() < RECOVERY);
+    load.until_issued(20).await;
+    let answers = load.end().await;
+    says_unavailable(&answers);
+    all_issued_are_recorded(&answers, &postgres.url(DATABASE), &backend.runtime).await;
+    app.end().await;
+}
+
+const IMPATIENT: &str = "
+    [server]
+    workers = 2
+    [database]
+    acquire_timeout = \"500ms\"
+    statement_timeout = \"500ms\"
+    ledger = { writers = 1, queue = 16, max_batch = 4 }";
+
+/// A service whose database is behind a proxy.
+async fn start_behind_proxy(backend: &Backend, settings: &str) -> (TestApp, ChaosProxy) {
+    let mut made = None;
+    let options = AppOptions { settings: settings.to_owned(), ..AppOptions::default() };
+    let alter = async |settings: &mut toml::Table| {
+        let url = settings["database"]["url"].as_str().unwrap();
+        let (proxy, url) = ChaosProxy::in_front_of(url, &backend.runtime).await;
+        settings["database"]["url"] = url.into();
+        made = Some(proxy);
+    };
+    let app = TestApp::start_altered(backend, options, alter).await;
+    (app, made.unwrap())
+}
+
+pub(super) async fn hangs(backend: Backend) {
+    let (app, proxy) = start_behind_proxy(&backend, IMPATIENT).await;
+    let alice = app.user("alice");
+    let known = alice.issue("a.txt", b"bytes", &json!({})).await;
+    let known = format!("/api/v1/uploads/{}", known["id"].as_str().unwrap());
+
+    proxy.black_hole();
+    let timed = async |request| {
+        let began = Instant::now();
+        (Reply::of(request).await, began.elapsed())
+    };
+    let body = json!({ "original_file_name": "a.txt", "file_size": 5 });
+    let issue = || alice.request(Method::POST, "/api/v1/uploads").json(&body);
+    let plain = join_all((0..60).map(|_| timed(issue())));
+    let keyed = join_all((0..6).map(|key| timed(issue().header("idempotency-key", key.to_string()))));
+    let reads = join_all((0..6).map(|_| timed(alice.request(Method::GET, &known))));
+    let began = Instant::now();
+    let (plain, keyed, reads) = tokio::join!(plain, keyed, reads);
+    println!("measured: a database that hangs: all answered after {:?}", began.elapsed());
+
+    // What does not fit into the queue is refused at once.
+    let (overloaded, waited): (Vec<_>, Vec<_>) =
+        plain.iter().partition(|(reply, _)| reply.json()["code"] == "overloaded");
+    assert!(overloaded.len() >= 30, "{} of 60", overloaded.len());
+    for (reply, took) in overloaded {
+        reply.expect_problem(503, "overloaded");
+        assert!(reply.headers.contains_key("retry-after"));
+        assert!(*took < Duration::from_secs(1), "being refused took {took:?}");
+    }
+    // One statement that is not answered (1.5 s), one connection that is not made (3 s), and some slack.
+    for (reply, took) in waited.into_iter().chain(&keyed).chain(&reads) {
+        reply.expect_problem(503, "database_unavailable");
+        assert!(*took < Duration::from_secs(7), "an answer took {took:?}");
+    }
+
+    proxy.heal();
+    let works = async || {
+        let (reply, _) = timed(issue()).await;
+        (reply.status == StatusCode::CREATED).then_some(())
+    };
+    let ((), took) = eventually(RECOVERY, works).await;
+    println!("measured: first upload {took:?} after the database answers again");
+    readiness(&alice, StatusCode::OK, "ok").await;
+    assert_eq!(alice.get(&known).await.status, StatusCode::OK);
+    app.end().await;
+}
+
+/// Each request reads the row of another user, so that an answer taken for another's would show.
+pub(super) async fn slow(backend: Backend) {
+    let (app, proxy) = start_behind_proxy(&backend, IMPATIENT).await;
+    let mut owned = Vec::new();
+    for user in ["alice", "bob", "carol"] {
+        let caller = app.user(user);
+        let issued = caller.issue("a.txt", b"bytes", &json!({})).await;
+        owned.push((user, format!("/api/v1/uploads/{}", issued["id"].as_str().unwrap()), caller));
+    }
+    proxy.stall();
+    let refused = join_all(owned.iter().map(|(_, path, caller)| caller.get(path))).await;
+    for reply in refused {
+        reply.expect_problem(503, "database_unavailable");
+    }
+    // Now the answers to all of those come, on whatever connection is still open.
+    proxy.heal();
+    for (user, path, caller) in owned.iter().rev().cycle().take(9) {
+        let answered = async || {
+            let reply = caller.get(path).await;
+            (reply.status != StatusCode::SERVICE_UNAVAILABLE).then_some(reply)
+        };
+        let (reply, _) = eventually(RECOVERY, answered).await;
+        assert_eq!(reply.expect(StatusCode::OK)["created_by"], *user);
+    }
+    app.end().await;
+}
+
+pub(super) async fn bad_rows(backend: Backend) {
+    let own = backend.database().await;
+    let (proxy, url) = ChaosProxy::in_front_of(own.url(), &backend.runtime).await;
+    let mut config =
+        DatabaseConfig { url: url.into(), max_connections: own.max_connections(), ..DatabaseConfig::default() };
+    config.ledger.writers = 1;
+    let database = Database::new(&config, &backend.runtime).unwrap();
+    database.migrate().await.unwrap();
+    let (ledger, writers) = Ledger::start(&database, &config, &backend.runtime);
+    let known = intent();
+    ledger.record_upload(Box::new(known.clone())).await.unwrap();
+
+    let mut rows: Vec<UploadIntent> = (0..20).map(|_| intent()).collect();
+    rows[3].id = known.id;
+    rows[7].confirm_until = rows[7].created_at;
+    rows[11].subject = "nul\0".to_owned();
+    let bad = [3, 7, 11];
+    // The writer is kept busy by one row, so that all others are taken together.
+    proxy.stall();
+    let (first, others) = {
+        let (first, others) = (ledger.clone(), ledger.clone());
+        let first = backend.runtime.spawn(async move { first.record_upload(Box::new(intent())).await });
+        eventually(Duration::from_secs(2), async || (ledger.status().queued == 0).then_some(())).await;
+        let ids: Vec<IntentId> = rows.iter().map(|row| row.id).collect();
+        let rows = rows.clone();
+        let write = async move { join_all(rows.into_iter().map(|row| others.record_upload(Box::new(row)))).await };
+        (first, (backend.runtime.spawn(write), ids))
+    };
+    let (others, ids) = others;
+    eventually(Duration::from_secs(2), async || (ledger.status().queued >= 20).then_some(())).await;
+    proxy.heal();
+    first.await.unwrap().expect("the first row is good");
+    for (index, (outcome, id)) in others.await.unwrap().into_iter().zip(ids).enumerate() {
+        match outcome {
+            Ok(row) => {
+                assert!(!bad.contains(&index), "row {index} is bad and was taken");
+                assert_eq!(row.id, id);
+                assert!(database.upload(id).await.unwrap().is_some());
+            }
+            Err(error) => {
+                assert!(bad.contains(&index), "row {index} is good and failed: {error}");
+                assert!(matches!(error, DbError::RowRefused(_) | DbError::Failed(_)), "{error}");
+            }
+        }
+    }
+    let status = ledger.status();
+    assert_eq!((status.rows, status.failed_rows), (19, 3));
+    drop(ledger);
+    writers.drained().await;
+    database.close();
+    drop(database);
+    own.end().await;
+}
+
+fn intent() -> UploadIntent {
+    let now = Clock::System.now();
+    let id = IntentId::at(now);
+    UploadIntent {
+        id,
+        issuer: "https://issuer.test/".to_owned(),
+        subject: "alice".to_owned(),
+        tenant: None,
+        original_file_name: FileName::parse("a.txt").unwrap(),
+        upload_to: "uploads".to_owned(),
+        bucket: "files".to_owned(),
+        object_key: ObjectKey::parse(format!("uploads/{}-a.txt", id.hex())).unwrap(),
+        file_size: ByteSize::from_bytes(5),
+        content_type: ContentType::guess("a.txt"),
+        checksum_sha256: None,
+        metadata: Metadata::default(),
+        method: UploadMethod::Put,
+        policy: "default".to_owned(),
+        policy_version: "v1".to_owned(),
+        client_network: None,
+        state: IntentState::Issued,
+        created_at: now,
+        expires_at: now + TimeDelta::seconds(60),
+        confirm_until: now + TimeDelta::seconds(120),
+        settled_at: None,
+        settled_via: None,
+        etag: None,
+        version_id: None,
+        mismatches: None,
+    }
+}

@@ -1,0 +1,129 @@
+//! A TCP proxy in front of a server, which can be made to misbehave and to behave again.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+/// What the proxy does with what passes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Passes it on.
+    Pass,
+    /// Keeps it until it passes it on: a server that is slow.
+    Stall,
+    /// Loses it, and everything else on that connection for good, without closing anything: a server that hangs.
+    BlackHole,
+    /// Closes connections, old ones at once and new ones as they come: a server that is down.
+    Cut,
+}
+
+/// The proxy. Dropping it closes everything.
+#[derive(Debug)]
+pub(crate) struct ChaosProxy {
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+    serving: JoinHandle<()>,
+}
+
+impl ChaosProxy {
+    /// A proxy on a free port of 127.0.0.1 that passes everything on to `upstream`.
+    pub(crate) async fn start(upstream: SocketAddr, runtime: &Handle) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port for the proxy");
+        let address = listener.local_addr().expect("its address");
+        let mode = watch::Sender::new(Mode::Pass);
+        let serving = runtime.spawn(serve(listener, upstream, mode.subscribe()));
+        Self { address, mode, serving }
+    }
+
+    /// The first `host:port` in `url` becomes that of a proxy in front of it. Gives the URL through the proxy.
+    pub(crate) async fn in_front_of(url: &str, runtime: &Handle) -> (Self, String) {
+        let start = url.find("127.0.0.1:").expect("a loopback URL");
+        let rest = &url[start..];
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let proxy = Self::start(rest[..end].parse().expect("host and port"), runtime).await;
+        let through = url.replacen(&rest[..end], &proxy.address.to_string(), 1);
+        (proxy, through)
+    }
+
+    /// Behaves again. Connections that have lost something stay lost.
+    pub(crate) fn heal(&self) {
+        self.mode.send_replace(Mode::Pass);
+    }
+
+    pub(crate) fn stall(&self) {
+        self.mode.send_replace(Mode::Stall);
+    }
+
+    pub(crate) fn black_hole(&self) {
+        self.mode.send_replace(Mode::BlackHole);
+    }
+
+    pub(crate) fn cut(&self) {
+        self.mode.send_replace(Mode::Cut);
+    }
+}
+
+impl Drop for ChaosProxy {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, upstream: SocketAddr, mode: watch::Receiver<Mode>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((client, _)) = accepted
+                    && *mode.borrow() != Mode::Cut
+                {
+                    connections.spawn(connect(client, upstream, mode.clone()));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connect(mut client: TcpStream, upstream: SocketAddr, mode: watch::Receiver<Mode>) {
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let mut cut = mode.clone();
+    // A side that ends takes the other with it only when it breaks; a half-closed connection is one still.
+    tokio::select! {
+        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+        _ = async { tokio::try_join!(pump(from_client, to_server, mode.clone()), pump(from_server, to_client, mode.clone())) } => {}
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut mode: watch::Receiver<Mode>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut lost = false;
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            // Whoever has lost something hears nothing more, not even that the other side has gone.
+            return if lost { Err(io::ErrorKind::BrokenPipe.into()) } else { to.shutdown().await };
+        }
+        let mode = *mode.wait_for(|mode| *mode != Mode::Stall).await.map_err(io::Error::other)?;
+        lost |= mode == Mode::BlackHole;
+        if !lost {
+            to.write_all(&buffer[..read]).await?;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The real binary as a child process, to be killed and signalled as an operating system does it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+};
+
+use super::{
+    Caller,
+    app::{TokenOptions, token},
+    services::process::{Process, free_port, get},
+};
+
+/// A `presignd serve` of its own. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Program {
+    process: Process,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts the binary in `folder` with these settings, on a free port, and does not wait for it.
+    pub(crate) fn start(folder: &Path, mut settings: toml::Table) -> Self {
+        let port = free_port().expect("a free port");
+        settings["server"]["listen"] = format!("127.0.0.1:{port}").into();
+        let config = folder.join("presignd.toml");
+        std::fs::write(&config, settings.to_string()).expect("the configuration is written");
+        // With an empty environment, because variables win over the file.
+        let mut command = Command::new("env");
+        command.args(["-i", env!("CARGO_BIN_EXE_presignd"), "serve", "--config"]).arg(&config);
+        let process = Process::spawn("presignd", folder, None, &command).expect("presignd starts");
+        Self { process, port, log: folder.join("presignd.log") }
+    }
+
+    /// Waits until it answers at all.
+    pub(crate) fn wait_alive(&mut self) {
+        let port = self.port;
+        self.process.wait_ready(|| get(port, "/healthz")).expect("presignd answers");
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn wait_ready(&mut self) {
+        let port = self.port;
+        let ready = self.process.wait_ready(|| match get(port, "/readyz")? {
+            (200, _) => Ok(()),
+            (status, body) => Err(format!("{status}: {body}")),
+        });
+        ready.expect("presignd is ready");
+    }
+
+    pub(crate) fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `subject` of the first issuer, at 127.0.0.1.
+    pub(crate) fn user(&self, subject: &str) -> Caller {
+        let token = token(&TokenOptions { subject, ..TokenOptions::default() }, presignd::clock::Clock::System.now());
+        Caller::new(self.base(), Some(token), [127, 0, 0, 1].into())
+    }
+
+    /// Kills it with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().expect("it is killed");
+    }
+
+    /// Sends SIGTERM and does not wait.
+    pub(crate) fn terminate(&self) {
+        self.process.signal("TERM").expect("it is signalled");
+    }
+
+    pub(crate) fn wait_end(&mut self) -> ExitStatus {
+        self.process.wait_end().expect("it ends")
+    }
+
+    /// All that it has written to standard output and standard error.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).expect("its log")).into_owned()
+    }
+}
