@@ -121,6 +121,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         Ok(()) => true,
         Err(StartError::Database(DbError::Unavailable(reason))) => {
             log::warn!("starting without the database: {reason}");
+            database.set_schema_is_ready(false);
             false
         }
         Err(error) => return Err(error),
@@ -197,6 +198,7 @@ async fn keep_house(service: Service, schema_is_ready: bool, may_migrate: bool) 
             log::warn!("the database is not usable yet: {error}");
             tokio::time::sleep(SCHEMA_RETRY).await;
         }
+        service.database.set_schema_is_ready(true);
     }
     service.maintain_for_ever().await;
 }

@@ -1,8 +1,14 @@
 //! Connections that belong to the main runtime, whoever asks for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use diesel::{ConnectionError, ConnectionResult};
+use diesel::{ConnectionError, ConnectionResult, QueryResult};
 use diesel_async::{
     AsyncPgConnection,
     pooled_connection::{
@@ -34,6 +40,9 @@ pub(super) type Connection = Object<AsyncPgConnection>;
 pub struct Database {
     queries: Pool<AsyncPgConnection>,
     writers: Pool<AsyncPgConnection>,
+    /// Longest wait for what is asked on one connection.
+    time_limit: Duration,
+    schema_is_ready: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Database {
@@ -68,28 +77,65 @@ impl Database {
         // PostgreSQL inside the process serves one connection at a time, which everybody then has to share.
         // Uploads and downloads have writers of their own.
         let writers = if config.max_connections == 1 { queries.clone() } else { pool(2 * config.ledger.writers)? };
-        Ok(Self { queries, writers })
+        // PostgreSQL ends a slow statement itself; this bound is for a connection that answers nothing at all.
+        let time_limit = config.statement_timeout + Duration::from_secs(1);
+        Ok(Self { queries, writers, time_limit, schema_is_ready: Arc::new(AtomicBool::new(true)) })
     }
 
-    /// A connection for queries.
-    pub(super) async fn query(&self) -> Result<Connection, DbError> {
+    /// A connection for queries, whatever the schema is like.
+    pub(super) async fn connection(&self) -> Result<Connection, DbError> {
         Ok(self.queries.get().await?)
+    }
+
+    /// Does `work` on a connection, in bounded time.
+    pub(super) async fn query<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<T, DbError> {
+        self.require_schema()?;
+        let mut connection = self.connection().await?;
+        match tokio::time::timeout(self.time_limit, work(&mut connection)).await {
+            Ok(done) => Ok(done?),
+            Err(_) => {
+                // The next one to get it would wait for the same answer.
+                drop(Object::take(connection));
+                Err(DbError::Unavailable("the database did not answer in time".to_owned()))
+            }
+        }
     }
 
     /// A connection for one of the ledger's writers.
     pub(super) async fn writer(&self) -> Result<Connection, DbError> {
+        self.require_schema()?;
         Ok(self.writers.get().await?)
     }
 
-    /// Whether the database answers now, and has the tables.
+    /// Longest wait for what is asked on one connection.
+    pub(super) fn time_limit(&self) -> Duration {
+        self.time_limit
+    }
+
+    /// Says whether the schema can be used, which is assumed of a new value. While it cannot, everything fails as it
+    /// does without the database: an answer about a missing table would look like a mistake of the service.
+    pub fn set_schema_is_ready(&self, ready: bool) {
+        self.schema_is_ready.store(ready, Ordering::Relaxed);
+    }
+
+    fn require_schema(&self) -> Result<(), DbError> {
+        if self.schema_is_ready.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(DbError::Unavailable("the schema has not been looked at yet".to_owned()))
+    }
+
+    /// Whether the database answers now.
     ///
     /// # Errors
     /// Says why not.
     pub async fn ping(&self) -> Result<(), DbError> {
         use diesel_async::RunQueryDsl as _;
 
-        let mut connection = self.query().await?;
-        diesel::sql_query("SELECT FROM upload_intents LIMIT 0").execute(&mut connection).await?;
+        self.query(async |connection| diesel::sql_query("SELECT 1").execute(connection).await).await?;
         Ok(())
     }
 
@@ -110,8 +156,15 @@ fn manager(
     settings.recycling_method = RecyclingMethod::Fast;
     let config = config.clone();
     settings.custom_setup = Box::new(move |_| {
-        let connecting = runtime.spawn(connect(config.clone(), tls.clone()));
-        async move { connecting.await.map_err(|error| ConnectionError::BadConnection(error.to_string()))? }.boxed()
+        // The pool stops waiting after this time, which does not end a task: without a bound of its own it would hold
+        // a socket for ever towards a server that takes connections and says nothing.
+        let connecting = runtime.spawn(tokio::time::timeout(CONNECT_TIMEOUT, connect(config.clone(), tls.clone())));
+        let bad = |reason: String| ConnectionError::BadConnection(reason);
+        async move {
+            let connected = connecting.await.map_err(|error| bad(error.to_string()))?;
+            connected.map_err(|_| bad("no connection in time".to_owned()))?
+        }
+        .boxed()
     });
     AsyncDieselConnectionManager::new_with_config(String::new(), settings)
 }

@@ -42,8 +42,7 @@ impl Database {
         key: &IdempotencyKey,
         now: DateTime<Utc>,
     ) -> Result<Option<Recorded>, DbError> {
-        let mut connection = self.query().await?;
-        Ok(find(&owner.issuer, &owner.subject, key, now, &mut connection).await?)
+        self.query(async |connection| find(&owner.issuer, &owner.subject, key, now, connection).await).await
     }
 
     /// Writes `intent` and `key` together; or, when somebody was faster, finds what `key` stands for. Calls with one
@@ -56,38 +55,39 @@ impl Database {
         intent: &UploadIntent,
         key: &IdempotencyKey,
     ) -> Result<Option<Recorded>, DbError> {
-        let mut connection = self.query().await?;
-        let recorded = connection
-            .transaction::<_, DieselError, _>(async |connection| {
-                // An outdated key is as good as none.
-                diesel::delete(idempotency_keys::table)
-                    .filter(idempotency_keys::issuer.eq(&intent.issuer))
-                    .filter(idempotency_keys::subject.eq(&intent.subject))
-                    .filter(idempotency_keys::key.eq(&key.key))
-                    .filter(idempotency_keys::created_at.lt(intent.created_at - RETENTION))
-                    .execute(connection)
-                    .await?;
-                let inserted = diesel::insert_into(idempotency_keys::table)
-                    .values((
-                        idempotency_keys::issuer.eq(&intent.issuer),
-                        idempotency_keys::subject.eq(&intent.subject),
-                        idempotency_keys::key.eq(&key.key),
-                        idempotency_keys::request_sha256.eq(&key.request_sha256[..]),
-                        idempotency_keys::upload_id.eq(intent.id.uuid()),
-                        idempotency_keys::created_at.eq(intent.created_at),
-                    ))
-                    .on_conflict_do_nothing()
-                    .execute(connection)
-                    .await?;
-                if inserted == 1 {
-                    uploads::insert(&[intent], connection).await?;
-                    return Ok(None);
-                }
-                let recorded = find(&intent.issuer, &intent.subject, key, intent.created_at, connection).await?;
-                recorded.ok_or(DieselError::NotFound).map(Some)
-            })
-            .await?;
-        Ok(recorded)
+        self.query(async |connection| {
+            connection
+                .transaction::<_, DieselError, _>(async |connection| {
+                    // An outdated key is as good as none.
+                    diesel::delete(idempotency_keys::table)
+                        .filter(idempotency_keys::issuer.eq(&intent.issuer))
+                        .filter(idempotency_keys::subject.eq(&intent.subject))
+                        .filter(idempotency_keys::key.eq(&key.key))
+                        .filter(idempotency_keys::created_at.lt(intent.created_at - RETENTION))
+                        .execute(connection)
+                        .await?;
+                    let inserted = diesel::insert_into(idempotency_keys::table)
+                        .values((
+                            idempotency_keys::issuer.eq(&intent.issuer),
+                            idempotency_keys::subject.eq(&intent.subject),
+                            idempotency_keys::key.eq(&key.key),
+                            idempotency_keys::request_sha256.eq(&key.request_sha256[..]),
+                            idempotency_keys::upload_id.eq(intent.id.uuid()),
+                            idempotency_keys::created_at.eq(intent.created_at),
+                        ))
+                        .on_conflict_do_nothing()
+                        .execute(connection)
+                        .await?;
+                    if inserted == 1 {
+                        uploads::insert(&[intent], connection).await?;
+                        return Ok(None);
+                    }
+                    let recorded = find(&intent.issuer, &intent.subject, key, intent.created_at, connection).await?;
+                    recorded.ok_or(DieselError::NotFound).map(Some)
+                })
+                .await
+        })
+        .await
     }
 
     /// Forgets keys older than [`RETENTION`].
@@ -95,11 +95,13 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn forget_old_idempotency_keys(&self, now: DateTime<Utc>) -> Result<usize, DbError> {
-        let mut connection = self.query().await?;
-        Ok(diesel::delete(idempotency_keys::table)
-            .filter(idempotency_keys::created_at.lt(now - RETENTION))
-            .execute(&mut connection)
-            .await?)
+        self.query(async |connection| {
+            diesel::delete(idempotency_keys::table)
+                .filter(idempotency_keys::created_at.lt(now - RETENTION))
+                .execute(connection)
+                .await
+        })
+        .await
     }
 }
 

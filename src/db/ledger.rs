@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use diesel::QueryResult;
@@ -129,6 +129,7 @@ impl GroupRow for DownloadIntent {
 /// A row on its way, and who waits for it. The row travels back to its handler, which signs what was committed.
 struct Entry<R> {
     row: Box<R>,
+    queued_at: Instant,
     reply: oneshot::Sender<Result<Box<R>, DbError>>,
 }
 
@@ -156,8 +157,7 @@ impl<R: GroupRow> Queue<R> {
                 database: database.clone(),
                 queue: Arc::clone(&receiver),
                 max_batch: config.ledger.max_batch,
-                // PostgreSQL ends a slow statement itself; this bound is for a connection that answers nothing at all.
-                time_limit: config.statement_timeout + Duration::from_secs(1),
+                time_limit: database.time_limit(),
                 counters: Arc::clone(counters),
             };
             writers.push(runtime.spawn(writer.run()));
@@ -168,7 +168,7 @@ impl<R: GroupRow> Queue<R> {
     async fn write(&self, row: Box<R>) -> Result<Box<R>, DbError> {
         let ended = || DbError::Unavailable("the ledger has stopped".to_owned());
         let (reply, written) = oneshot::channel();
-        self.0.try_send(Entry { row, reply }).map_err(|error| match error {
+        self.0.try_send(Entry { row, queued_at: Instant::now(), reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => DbError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ended(),
         })?;
@@ -193,7 +193,18 @@ impl<R: GroupRow> Writer<R> {
         let mut group = Vec::with_capacity(self.max_batch);
         // The lock is held while waiting for rows, not while writing: an idle writer keeps back only idle writers.
         while self.queue.lock().await.recv_many(&mut group, self.max_batch).await > 0 {
-            self.write(&mut group).await;
+            self.refuse_outdated(&mut group);
+            if !group.is_empty() {
+                self.write(&mut group).await;
+            }
+        }
+    }
+
+    /// What has waited as long as a statement may take is not tried any more. A database that hangs makes every group
+    /// in the queue wait for its own time limit, and the last of them would be answered minutes later.
+    fn refuse_outdated(&self, group: &mut Vec<Entry<R>>) {
+        for entry in group.extract_if(.., |entry| entry.queued_at.elapsed() > self.time_limit) {
+            self.reply(entry, Err(DbError::Unavailable("the ledger's queue did not move in time".to_owned())));
         }
     }
 

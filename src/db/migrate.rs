@@ -82,7 +82,7 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut Harness) -> diesel::migration::Result<T> + Send + 'static,
     {
-        let mut connection = self.query().await?;
+        let mut connection = self.connection().await?;
         // Waiting for another process, or for an index to be built, may take longer than any request's statement.
         diesel::sql_query("SET statement_timeout = 0").execute(&mut connection).await?;
         diesel::sql_query(format!("SELECT pg_advisory_lock({LOCK})")).execute(&mut connection).await?;

@@ -27,18 +27,14 @@ impl Database {
     /// # Errors
     /// The last failure: when the database does not answer, or holds rows of such a month in its default partition.
     pub async fn ensure_partitions(&self, now: DateTime<Utc>) -> Result<(), DbError> {
-        let mut connection = self.query().await?;
         let mut outcome = Ok(());
         for month in months(now) {
             for table in TABLES {
-                let made = diesel::sql_query(create_statement(table, month)).execute(&mut connection).await;
+                let statement = create_statement(table, month);
+                let made = self.query(async |connection| diesel::sql_query(statement).execute(connection).await).await;
                 outcome = made
                     .map(|_| ())
-                    .map_err(DbError::from)
-                    .or_else(|error| {
-                        log::warn!("no partition of {table} for {}: {error}", month.format("%Y-%m"));
-                        Err(error)
-                    })
+                    .inspect_err(|error| log::warn!("no partition of {table} for {}: {error}", month.format("%Y-%m")))
                     .and(outcome);
             }
         }

@@ -147,8 +147,7 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn upload(&self, id: IntentId) -> Result<Option<UploadIntent>, DbError> {
-        let mut connection = self.query().await?;
-        Ok(find(id, &mut connection).await?)
+        self.query(async |connection| find(id, connection).await).await
     }
 
     /// The uploads of `owner`, newest first.
@@ -156,7 +155,6 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn uploads_of(&self, owner: &Principal, page: &Page) -> Result<Vec<UploadIntent>, DbError> {
-        let mut connection = self.query().await?;
         let mut query = upload_intents::table
             .select(UploadIntent::as_select())
             .filter(upload_intents::subject.eq(&owner.subject))
@@ -170,7 +168,7 @@ impl Database {
         if let Some(before) = page.before {
             query = query.filter(upload_intents::id.lt(before.uuid()));
         }
-        Ok(query.load(&mut connection).await?)
+        self.query(async |connection| query.load(connection).await).await
     }
 
     /// Moves an issued upload to a final state, in one conditional UPDATE.
@@ -178,31 +176,33 @@ impl Database {
     /// # Errors
     /// When the database does not answer; the transition may or may not have happened, and repeating it is safe.
     pub async fn settle_upload(&self, id: IntentId, settlement: &Settlement) -> Result<Outcome, DbError> {
-        let mut connection = self.query().await?;
         let target = settlement.event.target();
-        let changed = diesel::update(upload_intents::table)
-            .filter(upload_intents::id.eq(id.uuid()))
-            .filter(upload_intents::state.eq(IntentState::Issued.as_str()))
-            .set((
-                upload_intents::state.eq(target.as_str()),
-                upload_intents::settled_at.eq(settlement.at),
-                upload_intents::settled_via.eq(settlement.via.as_str()),
-                upload_intents::etag.eq(settlement.etag.as_ref().map(ETag::as_str)),
-                upload_intents::version_id.eq(settlement.version_id.as_deref()),
-                upload_intents::mismatches.eq(settlement.mismatches.as_ref()),
-            ))
-            .returning(UploadIntent::as_returning())
-            .get_result(&mut connection)
-            .await
-            .optional()?;
-        if let Some(row) = changed {
-            return Ok(Outcome::Changed(row));
-        }
-        Ok(match find(id, &mut connection).await? {
-            Some(row) if row.state == target => Outcome::AlreadyThere(row),
-            Some(row) => Outcome::NotAllowed(row),
-            None => Outcome::Absent,
+        self.query(async |connection| {
+            let changed = diesel::update(upload_intents::table)
+                .filter(upload_intents::id.eq(id.uuid()))
+                .filter(upload_intents::state.eq(IntentState::Issued.as_str()))
+                .set((
+                    upload_intents::state.eq(target.as_str()),
+                    upload_intents::settled_at.eq(settlement.at),
+                    upload_intents::settled_via.eq(settlement.via.as_str()),
+                    upload_intents::etag.eq(settlement.etag.as_ref().map(ETag::as_str)),
+                    upload_intents::version_id.eq(settlement.version_id.as_deref()),
+                    upload_intents::mismatches.eq(settlement.mismatches.as_ref()),
+                ))
+                .returning(UploadIntent::as_returning())
+                .get_result(connection)
+                .await
+                .optional()?;
+            if let Some(row) = changed {
+                return Ok(Outcome::Changed(row));
+            }
+            Ok(match find(id, connection).await? {
+                Some(row) if row.state == target => Outcome::AlreadyThere(row),
+                Some(row) => Outcome::NotAllowed(row),
+                None => Outcome::Absent,
+            })
         })
+        .await
     }
 
     /// Records that a fresh URL of an issued upload will be handed out.
@@ -210,29 +210,31 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn renew_upload(&self, id: IntentId, renewal: &Renewal) -> Result<Outcome, DbError> {
-        let mut connection = self.query().await?;
-        let changed = diesel::update(upload_intents::table)
-            .filter(upload_intents::id.eq(id.uuid()))
-            .filter(upload_intents::state.eq(IntentState::Issued.as_str()))
-            .set((
-                upload_intents::policy_version.eq(&renewal.policy_version),
-                upload_intents::client_network.eq(renewal.network.map(|network| network.to_string())),
-                upload_intents::expires_at.eq(renewal.expires_at),
-                // An earlier URL may still be in use: the deadline never comes closer.
-                upload_intents::confirm_until.eq(diesel::dsl::case_when(
-                    upload_intents::confirm_until.gt(renewal.confirm_until),
-                    upload_intents::confirm_until,
-                )
-                .otherwise(renewal.confirm_until)),
-            ))
-            .returning(UploadIntent::as_returning())
-            .get_result(&mut connection)
-            .await
-            .optional()?;
-        if let Some(row) = changed {
-            return Ok(Outcome::Changed(row));
-        }
-        Ok(find(id, &mut connection).await?.map_or(Outcome::Absent, Outcome::NotAllowed))
+        self.query(async |connection| {
+            let changed = diesel::update(upload_intents::table)
+                .filter(upload_intents::id.eq(id.uuid()))
+                .filter(upload_intents::state.eq(IntentState::Issued.as_str()))
+                .set((
+                    upload_intents::policy_version.eq(&renewal.policy_version),
+                    upload_intents::client_network.eq(renewal.network.map(|network| network.to_string())),
+                    upload_intents::expires_at.eq(renewal.expires_at),
+                    // An earlier URL may still be in use: the deadline never comes closer.
+                    upload_intents::confirm_until.eq(diesel::dsl::case_when(
+                        upload_intents::confirm_until.gt(renewal.confirm_until),
+                        upload_intents::confirm_until,
+                    )
+                    .otherwise(renewal.confirm_until)),
+                ))
+                .returning(UploadIntent::as_returning())
+                .get_result(connection)
+                .await
+                .optional()?;
+            if let Some(row) = changed {
+                return Ok(Outcome::Changed(row));
+            }
+            Ok(find(id, connection).await?.map_or(Outcome::Absent, Outcome::NotAllowed))
+        })
+        .await
     }
 }
 
