@@ -1,7 +1,7 @@
 //! The floor of the benchmark: actix-web answers the same request with a fixed body of the same size, and does
 //! nothing else. `fixed_body ADDRESS BODY_FILE`.
 
-use std::{env, fs, io};
+use std::{env, fs, future::ready, io};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 
@@ -15,7 +15,7 @@ async fn main() -> io::Result<()> {
     HttpServer::new(move || {
         let body = body.clone();
         // The request's body is read as well: it has to travel in both cases.
-        App::new().route("/api/v1/uploads", web::post().to(move |_request: web::Bytes| answer(body.clone())))
+        App::new().route("/api/v1/uploads", web::post().to(move |_request: web::Bytes| ready(answer(body.clone()))))
     })
     .workers(2)
     .bind(address)?
@@ -23,6 +23,6 @@ async fn main() -> io::Result<()> {
     .await
 }
 
-async fn answer(body: web::Bytes) -> HttpResponse {
+fn answer(body: web::Bytes) -> HttpResponse {
     HttpResponse::Created().content_type("application/json").body(body)
 }

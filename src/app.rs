@@ -188,8 +188,11 @@ pub async fn prepare_schema(database: &Database, may_migrate: bool, now: DateTim
         }
     }
     // Before the first row: one that went to the default partition keeps its month from getting one of its own.
-    database.ensure_partitions(now).await?;
-    Ok(())
+    match database.ensure_partitions(now).await {
+        Err(error @ DbError::Unavailable(_)) => Err(error.into()),
+        // Logged, and no reason not to serve: rows of that month go to the default partition.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 async fn keep_house(service: Service, schema_is_ready: bool, may_migrate: bool) {

@@ -36,7 +36,8 @@ pub struct DatabaseConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
-    /// Writer tasks for uploads, and as many for downloads, each with its own connection.
+    /// Writer tasks for uploads, and as many for downloads, each with its own connection. One commits larger groups and
+    /// so costs less for each intent; more help where a commit takes long.
     #[serde(deserialize_with = "number::deserialize")]
     pub writers: usize,
     /// Intents waiting for a writer before new ones are refused with 503.
@@ -63,7 +64,7 @@ impl Default for DatabaseConfig {
 
 impl Default for LedgerConfig {
     fn default() -> Self {
-        Self { writers: 2, queue: 8192, max_batch: 256 }
+        Self { writers: 1, queue: 8192, max_batch: 256 }
     }
 }
 

@@ -94,14 +94,12 @@ impl Database {
     ) -> Result<T, DbError> {
         self.require_schema()?;
         let mut connection = self.connection().await?;
-        match tokio::time::timeout(self.time_limit, work(&mut connection)).await {
-            Ok(done) => Ok(done?),
-            Err(_) => {
-                // The next one to get it would wait for the same answer.
-                drop(Object::take(connection));
-                Err(DbError::Unavailable("the database did not answer in time".to_owned()))
-            }
+        if let Ok(done) = tokio::time::timeout(self.time_limit, work(&mut connection)).await {
+            return Ok(done?);
         }
+        // The next one to get it would wait for the same answer.
+        drop(Object::take(connection));
+        Err(DbError::Unavailable("the database did not answer in time".to_owned()))
     }
 
     /// A connection for one of the ledger's writers.

@@ -308,7 +308,7 @@ mod tests {
             role_arn: role_arn.to_owned(),
             endpoint: None,
             external_id: None,
-            session_duration: Duration::from_secs(3600),
+            session_duration: Duration::from_hours(1),
             source_ip_key,
         }
     }
