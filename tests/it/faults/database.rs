@@ -81,7 +81,7 @@ pub(super) async fn restarted(backend: Backend, how: Stop) {
     postgres.start_again().expect("it starts again");
     let began = Instant::now();
     load.until_issued(1).await;
-    println!("measured: {how:?}: first upload {:?} after PostgreSQL is back, seen down in {down:?}", began.elapsed());
+    eprintln!("measured: {how:?}: first upload {:?} after PostgreSQL is back, seen down in {down:?}", began.elapsed());
     assert!(began.elapsed() < RECOVERY);
     readiness(&alice, StatusCode::OK, "ok").await;
     load.until_issued(300).await;
@@ -108,7 +108,7 @@ pub(super) async fn absent_at_start(backend: Backend) {
     // Ready means that the migrations have been applied as well.
     readiness(&alice, StatusCode::OK, "ok").await;
     alice.issue("a.txt", b"bytes", &json!({})).await;
-    println!("measured: ready {:?} after PostgreSQL has started", began.elapsed());
+    eprintln!("measured: ready {:?} after PostgreSQL has started", began.elapsed());
     assert!(began.elapsed() < RECOVERY);
     load.until_issued(20).await;
     let answers = load.end().await;
@@ -157,7 +157,7 @@ pub(super) async fn hangs(backend: Backend) {
     let reads = join_all((0..6).map(|_| timed(alice.request(Method::GET, &known))));
     let began = Instant::now();
     let (plain, keyed, reads) = tokio::join!(plain, keyed, reads);
-    println!("measured: a database that hangs: all answered after {:?}", began.elapsed());
+    eprintln!("measured: a database that hangs: all answered after {:?}", began.elapsed());
 
     // What does not fit into the queue is refused at once.
     let (overloaded, waited): (Vec<_>, Vec<_>) =
@@ -180,7 +180,7 @@ pub(super) async fn hangs(backend: Backend) {
         (reply.status == StatusCode::CREATED).then_some(())
     };
     let ((), took) = eventually(RECOVERY, works).await;
-    println!("measured: first upload {took:?} after the database answers again");
+    eprintln!("measured: first upload {took:?} after the database answers again");
     readiness(&alice, StatusCode::OK, "ok").await;
     assert_eq!(alice.get(&known).await.status, StatusCode::OK);
     app.end().await;
@@ -228,7 +228,7 @@ pub(super) async fn bad_rows(backend: Backend) {
     let mut rows: Vec<UploadIntent> = (0..20).map(|_| intent()).collect();
     rows[3].id = known.id;
     rows[7].confirm_until = rows[7].created_at;
-    rows[11].subject = "nul\0".to_owned();
+    "nul\0".clone_into(&mut rows[11].subject);
     let bad = [3, 7, 11];
     // The writer is kept busy by one row, so that all others are taken together.
     proxy.stall();

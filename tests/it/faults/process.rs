@@ -138,16 +138,16 @@ pub(super) async fn policy_edited(backend: Backend) {
     std::fs::write(&ground.policies, POLICIES.replacen("\"5m\"", "\"2m\"", 1)).unwrap();
     let shorter = async || (life().await == 120).then_some(());
     let ((), took) = eventually(Duration::from_secs(1), shorter).await;
-    println!("measured: a policy edited under load is in force after {took:?}");
+    eprintln!("measured: a policy edited under load is in force after {took:?}");
 
     let broken = POLICIES.replacen("\"5m\"", "\"2 fortnights\"", 1);
     std::fs::write(&ground.policies, &broken).unwrap();
     let counted = async || (metric(&alice, "presignd_policy_failures_total").await == 1).then_some(());
     eventually(Duration::from_secs(2), counted).await;
     assert_eq!(life().await, 120);
-    let line = 1 + broken.lines().position(|line| line.contains("fortnights")).unwrap();
+    let broken_line = 1 + broken.lines().position(|line| line.contains("fortnights")).unwrap();
     let log = program.log();
-    assert!(log.contains(&format!("line {line}: policy.default.upload.expires_in")), "{log}");
+    assert!(log.contains(&format!("line {broken_line}: policy.default.upload.expires_in")), "{log}");
 
     let answers = load.end().await;
     let failed = answers.iter().find(|answer| !matches!(answer, Answer::Issued { .. }));

@@ -52,7 +52,7 @@ pub(super) async fn without_sts(backend: Backend) {
         (reply.status == StatusCode::CREATED).then(|| reply.json())
     };
     let (issued, took) = eventually(RECOVERY, served).await;
-    println!("measured: a new network is served {took:?} after STS is back");
+    eprintln!("measured: a new network is served {took:?} after STS is back");
     assert_eq!(issued["client_network"], "127.0.0.11/32");
     let sent = elsewhere.send(&issued, b"bytes").await;
     assert!(sent.status.is_success(), "{sent:?}");

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
@@ -20,8 +20,8 @@ use presignd::{
     s3::{ObjectStore, Sdk, Sessions},
     signing::Endpoint,
 };
-use reqwest::{Method, StatusCode};
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -33,6 +33,7 @@ use super::metric;
 use crate::support::{
     AppOptions, Backend, Caller, Reply, TestApp,
     app::{CALLBACK_SECRET, POLICIES, TokenOptions, settings, token},
+    caller::{client_at, id, upload_request},
     load::eventually,
 };
 
@@ -40,7 +41,7 @@ use crate::support::{
 async fn service(config: &Config, runtime: &Handle) -> (Service, Authenticator) {
     let clock = Clock::System;
     let database = Database::new(&config.database, runtime).unwrap();
-    prepare_schema(&database, true).await.unwrap();
+    prepare_schema(&database, true, clock.now()).await.unwrap();
     let (ledger, _writers) = Ledger::start(&database, &config.database, runtime);
     let sdk = Sdk::from_config(&config.s3).await;
     let endpoint = Endpoint::new(&config.s3.client_endpoint(), &config.s3.bucket, config.s3.addressing).unwrap();
@@ -48,13 +49,45 @@ async fn service(config: &Config, runtime: &Handle) -> (Service, Authenticator) 
         ledger,
         store: ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone()),
         sessions: Sessions::new(sdk, &config.s3, Arc::new(endpoint), clock.clone(), runtime.clone()),
-        policies: PolicyHandle::fixed(policy::load(&config.policies.file).unwrap()),
+        policies: PolicyHandle::fixed(policy::load(&config.policies.file, |_| Ok(())).unwrap()),
         callback_tokens: CallbackTokens::new(vec![CallbackKey::new("k1", &CALLBACK_SECRET.into())]),
         clock: clock.clone(),
         database,
     };
     let authenticator = Authenticator::from_config(&config.auth, clock, runtime.clone()).await.unwrap();
     (service, authenticator)
+}
+
+/// One HTTP/1.1 connection to the service, with a token.
+struct OneConnection {
+    stream: TcpStream,
+    jwt: String,
+}
+
+impl OneConnection {
+    async fn open(address: SocketAddr, jwt: &str) -> Self {
+        Self { stream: TcpStream::connect(address).await.unwrap(), jwt: jwt.to_owned() }
+    }
+
+    /// Sends a request and reads the answer: its status and its body.
+    async fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.jwt,
+            body.len()
+        );
+        self.stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(self.stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        let mut body = vec![0; length.parse().unwrap()];
+        self.stream.read_exact(&mut body).await.unwrap();
+        (head[9..12].parse().unwrap(), String::from_utf8(body).unwrap())
+    }
 }
 
 async fn worker() -> String {
@@ -77,7 +110,8 @@ pub(super) async fn blocked(backend: Backend) {
     let released = Arc::new(Mutex::new(released));
     let state = web::Data::new(State::new(&config, service, authenticator, Metrics::new().unwrap()));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
+    let base = format!("http://{address}");
     let server = HttpServer::new(move || {
         let (entered, released) = (entered.clone(), Arc::clone(&released));
         let block = move || {
@@ -100,19 +134,18 @@ pub(super) async fn blocked(backend: Backend) {
     let handle = server.handle();
     let serving = backend.runtime.spawn(server);
 
-    // Each has a connection of its own, which stays with one worker.
     let jwt = token(&TokenOptions::default(), Clock::System.now());
-    let connect = || Caller::new(base.clone(), Some(jwt.clone()), [127, 0, 0, 1].into());
-    let first = connect();
+    let first = Caller::new(base.clone(), Some(jwt.clone()), [127, 0, 0, 1].into());
     let first_worker = first.get("/worker").await.text();
-    let mut second = connect();
+    // A connection stays with one worker. This is one connection, and not a client that may open another at any time.
+    let mut second = OneConnection::open(address, &jwt).await;
     for _ in 0..20 {
-        if second.get("/worker").await.text() != first_worker {
+        if second.ask("GET", "/worker", "").await.1 != first_worker {
             break;
         }
-        second = connect();
+        second = OneConnection::open(address, &jwt).await;
     }
-    assert_ne!(second.get("/worker").await.text(), first_worker, "both connections are with one worker");
+    assert_ne!(second.ask("GET", "/worker", "").await.1, first_worker, "both connections are with one worker");
 
     // Connections to PostgreSQL, the store and its STS are made for the first worker...
     let put = json!({ "method": "put" });
@@ -122,16 +155,22 @@ pub(super) async fn blocked(backend: Backend) {
     timeout(Duration::from_secs(5), blocked.recv()).await.expect("the worker is blocked").unwrap();
     let began = Instant::now();
     let work = async {
-        let confirmed = second.upload("b.txt", b"bytes", &put).await;
-        assert_eq!(second.download(&confirmed).await.bytes, b"bytes");
-        let keyed = second.request(Method::POST, "/api/v1/uploads").header("idempotency-key", "k-1");
-        let keyed = Reply::of(keyed.json(&json!({ "original_file_name": "c.txt", "file_size": 1 }))).await;
-        assert_eq!(keyed.status, StatusCode::CREATED);
-        assert_eq!(second.get("/readyz").await.status, StatusCode::OK);
+        let body = json!({ "original_file_name": "b.txt", "file_size": 5, "method": "put" }).to_string();
+        let (status, issued) = second.ask("POST", "/api/v1/uploads", &body).await;
+        assert_eq!(status, 201, "{issued}");
+        let issued: Value = serde_json::from_str(&issued).unwrap();
+        let store = client_at([127, 0, 0, 1].into());
+        assert!(Reply::of(upload_request(&store, &issued["upload"], b"bytes")).await.status.is_success());
+        let (status, confirmed) = second.ask("POST", &format!("/api/v1/uploads/{}/complete", id(&issued)), "").await;
+        assert_eq!(status, 200, "{confirmed}");
+        let body = json!({ "upload_id": id(&issued) }).to_string();
+        let (status, download) = second.ask("POST", "/api/v1/downloads", &body).await;
+        assert_eq!(status, 201, "{download}");
+        assert_eq!(second.ask("GET", "/readyz", "").await.0, 200);
     };
     // Shorter than the five seconds after which the SDK gives up a connection that says nothing and makes another.
     timeout(Duration::from_secs(3), work).await.expect("the other worker serves");
-    println!("measured: upload, confirmation and download beside a blocked worker: {:?}", began.elapsed());
+    eprintln!("measured: upload, confirmation and download beside a blocked worker: {:?}", began.elapsed());
     assert!(!blocking.is_finished());
 
     release.send(()).unwrap();
@@ -202,7 +241,7 @@ pub(super) async fn slow_body(backend: Backend) {
     };
     let ((body_answer, body_took), (head_answer, head_took)) =
         tokio::join!(answer(&mut slow_body), answer(&mut slow_head));
-    println!("measured: slow body {body_took:?}, slow head {head_took:?}");
+    eprintln!("measured: slow body {body_took:?}, slow head {head_took:?}");
     assert!(body_answer.starts_with("HTTP/1.1 408 "), "{body_answer}");
     assert!(body_answer.contains(r#""code":"request_timeout""#), "{body_answer}");
     assert!(body_took >= Duration::from_secs(1) && body_took < Duration::from_secs(3), "{body_took:?}");

@@ -75,7 +75,6 @@ pub(crate) struct TestApp {
     pub(crate) running: Running,
     pub(crate) bucket: TestBucket,
     pub(crate) database: TestDatabase,
-    pub(crate) config: Config,
     pub(crate) clock: Clock,
     pub(crate) policies_file: PathBuf,
     folder: TempDir,
@@ -111,16 +110,7 @@ impl TestApp {
         let config = config.unwrap_or_else(|error| panic!("{error}\n{settings}"));
         let started = app::start(&config, options.clock.clone(), backend.runtime.clone()).await;
         let running = started.unwrap_or_else(|error| panic!("the service does not start: {error}"));
-        Self {
-            backend: backend.clone(),
-            running,
-            bucket,
-            database,
-            config,
-            clock: options.clock,
-            policies_file,
-            folder,
-        }
+        Self { backend: backend.clone(), running, bucket, database, clock: options.clock, policies_file, folder }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -177,7 +167,7 @@ pub(crate) fn token(options: &TokenOptions<'_>, now: DateTime<Utc>) -> String {
         tenant: options.tenant.map(|tenant| ("tenant", tenant)),
         scope_claim: "scope",
         scopes: options.scopes,
-        lifetime: std::time::Duration::from_secs(3600),
+        lifetime: std::time::Duration::from_hours(1),
     };
     let secret = SecretString::from(JWT_SECRET);
     mint_development_token(&secret, &token, now).expect("a token").expose_secret().to_owned()

@@ -33,12 +33,6 @@ impl Program {
         Self { process, port, log: folder.join("presignd.log") }
     }
 
-    /// Waits until it answers at all.
-    pub(crate) fn wait_alive(&mut self) {
-        let port = self.port;
-        self.process.wait_ready(|| get(port, "/healthz")).expect("presignd answers");
-    }
-
     /// Waits until it is ready.
     pub(crate) fn wait_ready(&mut self) {
         let port = self.port;

@@ -12,7 +12,7 @@ use std::thread::{self, ScopedJoinHandle};
 use secrecy::SecretString;
 use tempfile::TempDir;
 
-use postgres::{Durability, Postgres, PostgresPrograms};
+use postgres::{Postgres, PostgresPrograms};
 use rgw::Rgw;
 use seaweedfs::SeaweedFs;
 
@@ -65,7 +65,7 @@ impl Services {
             .map_err(|e| format!("{}: {e}", dir.path().display()))?;
         let [postgres_dir, rgw_dir, seaweedfs_dir] = ["postgres", "rgw", "seaweedfs"].map(|name| dir.path().join(name));
         let (postgres, rgw, seaweedfs) = thread::scope(|scope| {
-            let postgres = scope.spawn(|| Postgres::start(&postgres, &postgres_dir, Durability::Full));
+            let postgres = scope.spawn(|| Postgres::start(&postgres, &postgres_dir));
             let rgw = scope.spawn(|| Rgw::start(&rgw_dir));
             let seaweedfs = scope.spawn(|| SeaweedFs::start(&weed, &seaweedfs_dir));
             (joined(postgres), joined(rgw), joined(seaweedfs))

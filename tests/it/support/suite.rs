@@ -140,8 +140,8 @@ impl<'a> Suite<'a> {
 
 /// Starts a PostgreSQL of the test's own, for tests that stop it.
 pub(crate) fn own_postgres(dir: &std::path::Path) -> Postgres {
-    use super::services::postgres::{Durability, PostgresPrograms};
+    use super::services::postgres::PostgresPrograms;
 
     let programs = PostgresPrograms::find().expect("PostgreSQL is installed");
-    Postgres::start(&programs, dir, Durability::Full).expect("PostgreSQL starts")
+    Postgres::start(&programs, dir).expect("PostgreSQL starts")
 }

@@ -43,15 +43,6 @@ fn debian_bin_dirs() -> Vec<PathBuf> {
     versions.into_iter().rev().map(|(_, bin)| bin).collect()
 }
 
-/// What a commit survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// As in production: what was committed is on disk.
-    Full,
-    /// No `fsync`: for tests that never lose the machine and only want to be quick.
-    Fast,
-}
-
 /// How a server is made to go away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -66,7 +57,6 @@ pub(crate) struct Postgres {
     programs: PostgresPrograms,
     dir: PathBuf,
     run_as: Option<Account>,
-    durability: Durability,
     port: u16,
     password: String,
     process: Option<Process>,
@@ -83,12 +73,11 @@ impl Postgres {
     ///
     /// PostgreSQL refuses to run as root, so a root caller's server runs as `postgres` or `nobody`: every parent of
     /// `dir` must let others pass (`dir` itself is made so).
-    pub(crate) fn start(programs: &PostgresPrograms, dir: &Path, durability: Durability) -> Result<Self, String> {
+    pub(crate) fn start(programs: &PostgresPrograms, dir: &Path) -> Result<Self, String> {
         let mut postgres = Self {
             programs: programs.clone(),
             dir: dir.to_owned(),
             run_as: Account::unprivileged()?,
-            durability,
             port: free_port()?,
             password: random_secret()?,
             process: None,
@@ -127,7 +116,6 @@ impl Postgres {
         if self.process.is_some() {
             return Ok(());
         }
-        let sync = if self.durability == Durability::Full { "on" } else { "off" };
         let mut command = Command::new(self.programs.bin.join("postgres"));
         command.arg("-D").arg(self.data_dir());
         for setting in [
@@ -135,8 +123,6 @@ impl Postgres {
             format!("port={}", self.port),
             "unix_socket_directories=".to_owned(),
             "max_connections=200".to_owned(),
-            format!("fsync={sync}"),
-            format!("full_page_writes={sync}"),
             "timezone=UTC".to_owned(),
             // In the data directory, which goes away with the test; /dev/shm would keep what a killed server leaves.
             "dynamic_shared_memory_type=mmap".to_owned(),
@@ -167,10 +153,6 @@ impl Postgres {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Creates an empty database. The name goes into SQL as it is.
     pub(crate) fn create_database(&self, name: &str) -> Result<(), String> {
         self.psql("postgres", &format!("CREATE DATABASE \"{name}\"")).map(drop)
@@ -183,12 +165,6 @@ impl Postgres {
         psql.args(["--host=127.0.0.1", "--username", SUPERUSER, "--dbname", database, "--command", statement]);
         psql.arg(format!("--port={}", self.port)).env("PGPASSWORD", &self.password).env("PGCONNECT_TIMEOUT", "5");
         run(None, &mut psql).map(|rows| rows.trim_end().to_owned())
-    }
-
-    /// The version as the server's program prints it, such as `postgres (PostgreSQL) 15.18`.
-    pub(crate) fn version(&self) -> Result<String, String> {
-        let mut postgres = Command::new(self.programs.bin.join("postgres"));
-        run(None, postgres.arg("--version")).map(|version| version.trim_end().to_owned())
     }
 
     fn data_dir(&self) -> PathBuf {
