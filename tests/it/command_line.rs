@@ -27,8 +27,10 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.alone("check_names_file_line_key_and_rule", check_refuses);
     suite.alone("policy_check_and_diff_say_what_they_found", policy_files);
     suite.alone("token_refuses_what_would_make_no_token", token_refusals);
-    suite.alone("dev_prints_lines_that_work_and_leaves_nothing_behind", dev_ephemeral);
-    suite.alone("dev_keeps_its_data_and_follows_its_policies", dev_kept);
+    suite.needing("curl", |suite| {
+        suite.alone("dev_prints_lines_that_work_and_leaves_nothing_behind", dev_ephemeral);
+        suite.alone("dev_keeps_its_data_and_follows_its_policies", dev_kept);
+    });
     suite.alone("dev_names_the_port_that_is_taken", dev_port_in_use);
     suite.alone("dev_refuses_half_a_store", dev_half_a_store);
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "dev_works_on_installed_servers", dev_installed);

@@ -19,8 +19,10 @@ use crate::support::{
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     // Neither real store takes a form that is signed by a session with a policy.
-    suite.on(&[BackendKind::Embedded], "curl_issues_and_uploads_in_two_lines", curl);
-    suite.everywhere("curl_issues_and_uploads_in_two_lines_without_scope", curl_unscoped);
+    suite.needing("curl", |suite| {
+        suite.on(&[BackendKind::Embedded], "curl_issues_and_uploads_in_two_lines", curl);
+        suite.everywhere("curl_issues_and_uploads_in_two_lines_without_scope", curl_unscoped);
+    });
     suite.everywhere("every_field_that_breaks_a_rule_is_named_with_the_rule", field_rules);
     suite.everywhere("what_the_policy_refuses_is_named_with_what_it_allows", policy_rules);
     suite.everywhere("a_body_that_is_not_one_json_object_is_refused", bodies);

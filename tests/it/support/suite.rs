@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{
     backend::{Backend, BackendKind},
-    services::{Services, postgres::Postgres},
+    services::{Services, postgres::Postgres, process::find_program},
 };
 
 /// What all tests of a run share.
@@ -96,6 +96,15 @@ impl<'a> Suite<'a> {
                 None => Trial::test(name, || Err(Failed::from("needs PRESIGND_TEST_REAL=1"))).with_ignored_flag(true),
             };
             self.trials.push(trial);
+        }
+    }
+
+    /// What `register` adds, if `program` is installed. The full run requires it; any other says what it leaves out.
+    pub(crate) fn needing(&mut self, program: &str, register: impl FnOnce(&mut Self)) {
+        if self.world.real || find_program(program, &[]).is_some() {
+            register(self);
+        } else {
+            eprintln!("SKIPPED: the behaviours that are tried with {program}, which is not installed.");
         }
     }
 
