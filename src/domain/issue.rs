@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::SecretString;
 
 use super::{Caller, DomainError, Service, url_end};
 use crate::{
@@ -48,7 +49,7 @@ pub struct IssuedUpload {
     /// Where the bytes go; none for a replayed request whose upload is already settled.
     pub target: Option<UploadTarget>,
     /// What confirms this upload without a JWT.
-    pub callback_token: Option<String>,
+    pub callback_token: Option<SecretString>,
 }
 
 /// Where the bytes of an upload go.

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap as _};
 use serde_json::value::RawValue;
 
@@ -121,7 +122,7 @@ pub(super) struct IssueUploadBody {
 }
 
 /// The body of the callback.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CompleteBody {
     token: Option<String>,
@@ -284,9 +285,9 @@ fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> HttpRespo
         (Some(UploadTarget::Post(form)), Some(fields)) => Some(PostDataView { url: &form.url, fields }),
         _ => None,
     };
-    let callback = upload.callback_token.as_deref().map(|token| CallbackView {
+    let callback = upload.callback_token.as_ref().map(|token| CallbackView {
         url: format!("{}/api/v1/uploads/{}/complete", state.base_url, upload.intent.id),
-        token,
+        token: token.expose_secret(),
     });
     HttpResponse::build(status).json(IssuedView { view, upload: target, presigned_post_data, callback })
 }
