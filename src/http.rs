@@ -91,8 +91,13 @@ pub fn routes(app: &mut ServiceConfig) {
     app.default_service(web::to(route_not_found));
 }
 
-fn at<const N: usize>(app: &mut ServiceConfig, path: &str, allowed: &'static str, routes: [Route; N]) {
-    let mut resource = web::resource([path.to_owned(), format!("{path}/")]);
+/// The path of a resource as the route table has it. Kept with the resource, because actix would match the path of
+/// every request a second time to tell.
+#[derive(Debug, Clone, Copy)]
+struct RoutePattern(&'static str);
+
+fn at<const N: usize>(app: &mut ServiceConfig, path: &'static str, allowed: &'static str, routes: [Route; N]) {
+    let mut resource = web::resource([path.to_owned(), format!("{path}/")]).app_data(RoutePattern(path));
     for route in routes {
         resource = resource.route(route);
     }

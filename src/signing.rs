@@ -11,6 +11,7 @@ mod canonical_request;
 mod credentials;
 mod encode;
 mod endpoint;
+mod json;
 mod post_policy;
 mod presigned_url;
 mod signing_key;
@@ -32,6 +33,8 @@ pub use endpoint::{Addressing, Endpoint};
 pub use post_policy::{PostForm, PresignedPost};
 pub use presigned_url::{Method, PresignRequest, PresignedUrl};
 
+use crate::model::ObjectKey;
+
 use self::{signing_key::SigningKeyCache, timestamp::AmzDate};
 
 /// The value of `X-Amz-Algorithm`.
@@ -39,6 +42,15 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// The longest life of a signature in seconds: S3 refuses `X-Amz-Expires` above seven days.
 pub const MAX_EXPIRES_IN_SECONDS: u64 = 604_800;
+
+/// The value of `x-amz-copy-source` for an object: bucket and key, percent-encoded.
+pub fn copy_source(bucket: &str, key: &ObjectKey) -> String {
+    let mut source = String::with_capacity(bucket.len() + key.as_str().len() + 1);
+    source.push_str(bucket);
+    source.push('/');
+    encode::push_key(&mut source, key.as_str());
+    source
+}
 
 /// Signs for one set of credentials, one region and one bucket. Cheap to share, and safe to use from many threads.
 pub struct Signer {
@@ -141,9 +153,6 @@ pub enum SigningError {
     /// S3 ignores other values and answers 204.
     #[error("success_action_status must be 200, 201 or 204, not {0}")]
     SuccessActionStatus(u16),
-    /// The policy document could not be written.
-    #[error("the policy document could not be written as JSON")]
-    PolicyDocument(#[from] serde_json::Error),
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use actix_web::{
 };
 use uuid::Uuid;
 
-use super::{ApiError, State};
+use super::{ApiError, RoutePattern, State};
 use crate::config::server::ServerConfig;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,8 +79,7 @@ fn problem(state: &State, error: &ApiError, request_id: &str, path: &str) -> act
 fn observe<B>(state: &State, response: &ServiceResponse<B>, request_id: &str, began: Instant) {
     let elapsed = began.elapsed();
     let request = response.request();
-    let pattern = request.match_pattern();
-    let route = pattern.as_deref().map_or("none", |pattern| pattern.trim_end_matches('/'));
+    let route = request.app_data::<RoutePattern>().map_or("none", |pattern| pattern.0);
     let status = response.status();
     // Methods are the client's to invent; a series for each invention would be a leak.
     let method = match *request.method() {

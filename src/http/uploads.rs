@@ -1,8 +1,12 @@
 //! Uploads: issue, list, show, renew, complete, abort.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header::ContentType as ContentTypeHeader},
+    web,
+};
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
@@ -277,7 +281,7 @@ fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> HttpRespo
     let view = UploadView::from(&*upload.intent);
     // The fields of a form are most of the answer and stand in it twice.
     let fields = match &upload.target {
-        Some(UploadTarget::Post(form)) => serde_json::value::to_raw_value(&Fields(&form.fields)).ok(),
+        Some(UploadTarget::Post(form)) => RawValue::from_string(form.fields_json()).ok(),
         _ => None,
     };
     let target = upload.target.as_ref().map(|target| TargetView::new(target, fields.as_deref()));
@@ -289,7 +293,12 @@ fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> HttpRespo
         url: format!("{}/api/v1/uploads/{}/complete", state.base_url, upload.intent.id),
         token: token.expose_secret(),
     });
-    HttpResponse::build(status).json(IssuedView { view, upload: target, presigned_post_data, callback })
+    let mut body = Vec::with_capacity(2048 + 2 * fields.as_ref().map_or(0, |fields| fields.get().len()));
+    let issued = IssuedView { view, upload: target, presigned_post_data, callback };
+    match serde_json::to_writer(&mut body, &issued) {
+        Ok(()) => HttpResponse::build(status).content_type(ContentTypeHeader::json()).body(body),
+        Err(error) => HttpResponse::from_error(ApiError::with_detail(ErrorCode::Internal, error.to_string())),
+    }
 }
 
 /// An upload as clients see it.
@@ -369,15 +378,6 @@ enum FormFields<'a> {
 struct CallbackView<'a> {
     url: String,
     token: &'a str,
-}
-
-/// Form fields as a JSON object, in the order in which a form has to send them.
-struct Fields<'a>(&'a [(Cow<'static, str>, String)]);
-
-impl Serialize for Fields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
 }
 
 /// Headers that the client has to send. `Content-Length` is signed as well, but every client sends the one of its

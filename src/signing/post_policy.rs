@@ -5,11 +5,10 @@ use std::{borrow::Cow, fmt, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, SecondsFormat, Utc};
 use secrecy::ExposeSecret as _;
-use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
 use crate::model::{Metadata, ObjectKey, Sha256Digest};
 
-use super::{ALGORITHM, Signer, SigningError};
+use super::{ALGORITHM, Signer, SigningError, json};
 
 /// One upload that somebody else will send as a form. Everything in it is exact: the store refuses any other upload.
 #[derive(Debug, Clone)]
@@ -38,6 +37,24 @@ pub struct PresignedPost {
     pub fields: Vec<(Cow<'static, str>, String)>,
     /// When the store starts to refuse the form. An upload that runs by then may finish.
     pub expires_at: DateTime<Utc>,
+}
+
+impl PresignedPost {
+    /// The fields as a JSON object, in their order.
+    pub fn fields_json(&self) -> String {
+        let length = self.fields.iter().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>();
+        let mut json = String::with_capacity(length + 2);
+        let mut separator = '{';
+        for (name, value) in &self.fields {
+            json.push(separator);
+            separator = ',';
+            json::push_string(&mut json, name);
+            json.push(':');
+            json::push_string(&mut json, value);
+        }
+        json.push('}');
+        json
+    }
 }
 
 impl fmt::Debug for PresignedPost {
@@ -84,15 +101,7 @@ impl Signer {
             fields.push(("x-amz-security-token".into(), token.expose_secret().to_owned()));
         }
 
-        let policy = PolicyDocument {
-            expiration: validity.expires_at.to_rfc3339_opts(SecondsFormat::Millis, true),
-            conditions: Conditions {
-                bucket: self.endpoint.bucket(),
-                content_length: form.content_length,
-                fields: &fields,
-            },
-        };
-        let string_to_sign = policy.string_to_sign()?;
+        let string_to_sign = policy(validity.expires_at, self.endpoint.bucket(), form.content_length, &fields);
         let mut signature = String::with_capacity(64);
         signing_key.push_signature(&mut signature, &string_to_sign);
         fields.push(("policy".into(), string_to_sign));
@@ -101,48 +110,32 @@ impl Signer {
     }
 }
 
-/// "POST Policy" of the Amazon S3 API Reference.
-#[derive(Serialize)]
-struct PolicyDocument<'a> {
-    expiration: String,
-    conditions: Conditions<'a>,
-}
-
-impl PolicyDocument<'_> {
-    /// The policy as the form carries it, which is also what is signed: base64 of UTF-8 JSON.
-    fn string_to_sign(&self) -> Result<String, SigningError> {
-        let mut json = Vec::with_capacity(1024);
-        serde_json::to_writer(&mut json, self)?;
-        Ok(STANDARD.encode(json))
-    }
-}
-
-/// Exactly this bucket, this length and these fields.
-struct Conditions<'a> {
-    bucket: &'a str,
+/// "POST Policy" of the Amazon S3 API Reference: exactly this bucket, this length and these fields. As the form carries
+/// it, which is also what is signed: base64 of UTF-8 JSON.
+fn policy(
+    expires_at: DateTime<Utc>,
+    bucket: &str,
     content_length: u64,
-    fields: &'a [(Cow<'static, str>, String)],
-}
-
-impl Serialize for Conditions<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut conditions = serializer.serialize_seq(Some(self.fields.len() + 2))?;
-        conditions.serialize_element(&Exactly("bucket", self.bucket))?;
-        conditions.serialize_element(&("content-length-range", self.content_length, self.content_length))?;
-        for (name, value) in self.fields {
-            conditions.serialize_element(&Exactly(name, value))?;
-        }
-        conditions.end()
+    fields: &[(Cow<'static, str>, String)],
+) -> String {
+    let mut json =
+        String::with_capacity(512 + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>());
+    json.push_str("{\"expiration\":");
+    json::push_string(&mut json, &expires_at.to_rfc3339_opts(SecondsFormat::Millis, true));
+    json.push_str(",\"conditions\":[{\"bucket\":");
+    json::push_string(&mut json, bucket);
+    json.push_str("},[\"content-length-range\",");
+    let length = content_length.to_string();
+    json.extend([&length, ",", &length, "]"]);
+    for (name, value) in fields {
+        json.push_str(",{");
+        json::push_string(&mut json, name);
+        json.push(':');
+        json::push_string(&mut json, value);
+        json.push('}');
     }
-}
-
-/// The condition `{name: value}`.
-struct Exactly<'a>(&'a str, &'a str);
-
-impl Serialize for Exactly<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map([(self.0, self.1)])
-    }
+    json.push_str("]}");
+    STANDARD.encode(json)
 }
 
 #[cfg(test)]
