@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     config::{CallbackConfig, Config, Problem, S3Config, auth::KeySource, secret::SecretFileError},
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
-    domain::{CallbackKey, CallbackTokens, Service},
+    domain::{CallbackKey, CallbackTokens, Outbox, Service},
     http::{self, Metrics, State},
     model::IpScope,
     policy::{self, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher},
@@ -134,6 +134,8 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         sessions: Sessions::new(sdk, &config.s3, endpoint, clock.clone(), runtime.clone()),
         policies: policies.clone(),
         callback_tokens,
+        outbox: Outbox::new(&config.webhooks),
+        staged_methods: config.s3.stage.clone().into(),
         clock,
         database: database.clone(),
     };

@@ -24,6 +24,7 @@ pub mod s3;
 pub mod secret;
 pub mod server;
 pub mod switch;
+pub mod webhooks;
 
 pub use auth::AuthConfig;
 pub use callback::CallbackConfig;
@@ -32,6 +33,7 @@ pub use log::{LogConfig, LogFormat};
 pub use problem::Problem;
 pub use s3::S3Config;
 pub use server::ServerConfig;
+pub use webhooks::WebhooksConfig;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -55,6 +57,9 @@ pub struct Config {
     /// The policies that operators rotate.
     #[serde(default)]
     pub policies: PoliciesConfig,
+    /// Who is told what became of uploads.
+    #[serde(default)]
+    pub webhooks: WebhooksConfig,
 }
 
 /// `[policies]`: where the policies are.
@@ -121,6 +126,7 @@ impl Config {
         problems.extend(self.s3.problems());
         problems.extend(self.auth.problems());
         problems.extend(self.callback.problems());
+        problems.extend(self.webhooks.problems());
         problems
     }
 }

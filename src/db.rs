@@ -1,10 +1,12 @@
 //! PostgreSQL: one file for each table, the ledger that writes intents in groups, and the migrations.
 
 mod connect;
+pub mod copies;
 pub mod downloads;
 mod error;
 mod group_insert;
 pub mod idempotency;
+mod inspections;
 pub mod ledger;
 mod migrate;
 mod partitions;
@@ -12,10 +14,12 @@ mod partitions;
 mod schema;
 mod types;
 pub mod uploads;
+pub mod webhooks;
 
 pub use connect::Database;
 pub use downloads::DownloadIntent;
 pub use error::DbError;
 pub use ledger::{Ledger, LedgerStatus, LedgerWriters};
 pub use migrate::SchemaState;
-pub use uploads::{Outcome, SettledVia, Settlement, UploadIntent};
+pub use uploads::{Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject};
+pub use webhooks::NewDelivery;

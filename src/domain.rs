@@ -8,9 +8,10 @@ mod disposition;
 mod error;
 mod issue;
 mod maintain;
+mod outbox;
 mod renew;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
@@ -20,11 +21,12 @@ pub use deliver::{DownloadRequest, IssuedDownload};
 pub use disposition::{Disposition, content_disposition};
 pub use error::{DomainError, Mismatch};
 pub use issue::{IssueRequest, IssuedUpload, UploadTarget};
+pub use outbox::Outbox;
 
 use crate::{
     clock::Clock,
     db::{Database, Ledger},
-    model::{Principal, Scope},
+    model::{Principal, Scope, UploadMethod},
     policy::PolicyHandle,
     s3::{ObjectStore, Sessions},
     signing::Signer,
@@ -45,6 +47,10 @@ pub struct Service {
     pub policies: PolicyHandle,
     /// The tokens that confirm without a JWT.
     pub callback_tokens: CallbackTokens,
+    /// Who is told what became of uploads.
+    pub outbox: Outbox,
+    /// The methods whose uploads land in the staging area.
+    pub staged_methods: Arc<[UploadMethod]>,
     /// The time.
     pub clock: Clock,
 }

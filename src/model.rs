@@ -6,6 +6,7 @@
 pub mod byte_size;
 pub mod content_type;
 pub mod digest;
+pub mod event;
 pub mod file_name;
 pub mod intent;
 pub mod metadata;
@@ -16,6 +17,7 @@ pub mod principal;
 pub use byte_size::ByteSize;
 pub use content_type::{ContentType, MediaRange};
 pub use digest::{ETag, Sha256Digest};
+pub use event::EventType;
 pub use file_name::FileName;
 pub use intent::{IntentEvent, IntentId, IntentState, Transition, UploadMethod};
 pub use metadata::Metadata;

@@ -1,10 +1,12 @@
 //! The store: what is asked of it with the service's own credentials, and the sessions that URLs are signed with.
 
+mod copy;
 mod error;
 mod object_store;
 mod sdk;
 mod sessions;
 
+pub use copy::CopyLimits;
 pub use error::S3Error;
 pub use object_store::{ObjectHead, ObjectStore};
 pub use sdk::Sdk;

@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{Problem, duration, secret};
+use crate::model::UploadMethod;
 
 /// Settings of the S3-compatible store.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +31,10 @@ pub struct S3Config {
     /// Longest wait for one attempt at an answer of the store; there are up to three.
     #[serde(default = "default_request_timeout", deserialize_with = "duration::deserialize")]
     pub request_timeout: Duration,
+    /// Methods whose uploads land below `staging/` and are copied to a key that no client can write to when they are
+    /// confirmed. Forms need it; PUT does on stores that do not honour `If-None-Match`.
+    #[serde(default = "default_stage")]
+    pub stage: Vec<UploadMethod>,
     /// Role to assume; without it URLs cannot be scoped to networks.
     pub sts: Option<StsConfig>,
 }
@@ -91,6 +96,10 @@ impl SourceIpKey {
             Self::VpcSourceIp => "aws:VpcSourceIp",
         }
     }
+}
+
+fn default_stage() -> Vec<UploadMethod> {
+    vec![UploadMethod::Post]
 }
 
 const fn default_request_timeout() -> Duration {

@@ -3,12 +3,17 @@
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryResult,
+    result::Error as DieselError,
     sql_types::{self, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
 
-use super::group_insert::group_insert;
+use super::{
+    Database, DbError,
+    group_insert::group_insert,
+    webhooks::{self, NewDelivery},
+};
 use crate::model::{ClientNetwork, IntentId};
 
 /// A row: who was given a download URL of what.
@@ -34,6 +39,30 @@ pub struct DownloadIntent {
     pub created_at: DateTime<Utc>,
     /// End of the URL.
     pub expires_at: DateTime<Utc>,
+}
+
+impl Database {
+    /// Writes `download` and `deliveries` together.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn record_download_and_tell(
+        &self,
+        download: &DownloadIntent,
+        deliveries: &[NewDelivery],
+    ) -> Result<(), DbError> {
+        self.query(async |connection| {
+            connection
+                .transaction::<_, DieselError, _>(async |connection| {
+                    insert(&[download], connection).await?;
+                    webhooks::insert(deliveries, connection).await
+                })
+                .await
+        })
+        .await?;
+        self.announce_webhooks().await;
+        Ok(())
+    }
 }
 
 /// Writes all of `rows` with one statement.

@@ -45,6 +45,34 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// Uploads that wait for the scanner.
+    inspections (upload_id) {
+        /// The upload, whose state is inspecting.
+        upload_id -> Uuid,
+        /// Times that the scanner was asked.
+        attempts -> Int4,
+        /// When to ask next. Moved ahead by whoever asks, which keeps others away.
+        next_attempt_at -> Timestamptz,
+        /// When the upload was verified.
+        created_at -> Timestamptz,
+        /// Why the last attempt gave no answer.
+        last_error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// Copies of staged uploads that were begun and are not known to be the confirmed one or removed: written before the copy, so that one whose process died is found.
+    upload_copies (upload_id, object_key) {
+        /// The upload.
+        upload_id -> Uuid,
+        /// Key of the copy: each attempt has its own, so no attempt can overwrite what another has verified.
+        object_key -> Text,
+        /// When the copy was begun.
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     /// Who was allowed to upload which file, from where, until when, and what became of it.
     upload_intents (id) {
         /// UUID version 7: the time of issue is in it, and a month is a range of ids.
@@ -61,7 +89,7 @@ diesel::table! {
         upload_to -> Text,
         /// Bucket that the object lies in.
         bucket -> Text,
-        /// Key of the object; its last segment is file_name in JSON.
+        /// Key that the client writes to; its last segment is file_name in JSON.
         object_key -> Text,
         /// Promised size in bytes, bound in the signature.
         file_size -> Int8,
@@ -79,7 +107,7 @@ diesel::table! {
         policy_version -> Text,
         /// Network that the last URL is scoped to, with its mask; null when the policy does not scope.
         client_network -> Nullable<Text>,
-        /// issued, or one of the final states confirmed, rejected, aborted, expired.
+        /// issued, inspecting, or one of the final states confirmed, rejected, aborted, expired.
         state -> Text,
         /// Time of issue.
         created_at -> Timestamptz,
@@ -89,15 +117,75 @@ diesel::table! {
         confirm_until -> Timestamptz,
         /// Time at which a final state was reached; confirmed_at in JSON for confirmed uploads.
         settled_at -> Nullable<Timestamptz>,
-        /// What led to the final state: callback, event, sweeper or owner.
+        /// What led to the final state, or to the inspection before it: callback, event, sweeper or owner.
         settled_via -> Nullable<Text>,
         /// ETag of the verified object, without quotes.
         etag -> Nullable<Text>,
         /// Version of the verified object where the bucket is versioned.
         version_id -> Nullable<Text>,
-        /// For rejected uploads: which promises the object broke, with what was expected and found.
+        /// For rejected uploads: which promises the object broke. For confirmed ones: what a warning is about.
         mismatches -> Nullable<Jsonb>,
+        /// Key of the verified object where it is not object_key: the copy of a staged upload, which no client can write to.
+        stored_key -> Nullable<Text>,
+        /// When the sweeper looks at this upload next: to confirm, to expire or to tidy up; null when nothing is left to do. Moved ahead by whoever looks, which keeps others away.
+        look_at -> Nullable<Timestamptz>,
+        /// First 64 bits of the SHA-256 of issuer, a line feed and subject: what uploads of one owner are found by.
+        owner_key -> Int8,
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(download_intents, idempotency_keys, upload_intents,);
+diesel::table! {
+    /// What came of each attempt to deliver.
+    webhook_attempts (event_id, endpoint, attempt) {
+        /// The event.
+        event_id -> Uuid,
+        /// The endpoint.
+        endpoint -> Text,
+        /// Counted from 1.
+        attempt -> Int4,
+        /// When it began.
+        started_at -> Timestamptz,
+        /// How long it took, in milliseconds.
+        duration_ms -> Int4,
+        /// Status of the answer; null when there was none.
+        status -> Nullable<Int4>,
+        /// Why there was no answer; null when there was one.
+        error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// Outbox: written in the transaction that changes the upload, so an event is neither lost nor invented.
+    webhook_deliveries (event_id, endpoint) {
+        /// UUID version 7: webhook-id, the same in every attempt and for every endpoint.
+        event_id -> Uuid,
+        /// Name of the endpoint in the configuration.
+        endpoint -> Text,
+        /// The upload that the event is about: events of one upload are delivered in order.
+        upload_id -> Uuid,
+        /// For example upload.confirmed.
+        event_type -> Text,
+        /// The body, byte for byte: what is signed must not change between attempts.
+        payload -> Text,
+        /// pending, delivered, or dead after the last attempt.
+        state -> Text,
+        /// Attempts made.
+        attempts -> Int4,
+        /// When to try next. Moved ahead by whoever tries, which keeps others away.
+        next_attempt_at -> Nullable<Timestamptz>,
+        /// When the event happened.
+        created_at -> Timestamptz,
+        /// When it was delivered or given up.
+        settled_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    download_intents,
+    idempotency_keys,
+    inspections,
+    upload_copies,
+    upload_intents,
+    webhook_attempts,
+    webhook_deliveries,
+);

@@ -1,18 +1,27 @@
 //! The table `upload_intents`.
 
-use chrono::{DateTime, Utc};
+use aws_lc_rs::digest;
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
+    dsl::sql,
     pg::Pg,
     prelude::{
         ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, Selectable,
         SelectableHelper as _,
     },
-    sql_types::{self, BigInt, Binary, Jsonb, Nullable, Text, Timestamptz},
+    result::Error as DieselError,
+    sql_types::{self, BigInt, Binary, Bool, Jsonb, Nullable, Text, Timestamptz},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
 
-use super::{Database, DbError, group_insert::group_insert, schema::upload_intents};
+use super::{
+    Database, DbError,
+    group_insert::group_insert,
+    inspections,
+    schema::upload_intents,
+    webhooks::{self, NewDelivery},
+};
 use crate::model::{
     ByteSize, ClientNetwork, ContentType, ETag, FileName, IntentEvent, IntentId, IntentState, Metadata, ObjectKey,
     Principal, Sha256Digest, UploadMethod,
@@ -36,7 +45,7 @@ pub struct UploadIntent {
     pub upload_to: String,
     /// Bucket of the object.
     pub bucket: String,
-    /// Key of the object.
+    /// Key that the client writes to.
     pub object_key: ObjectKey,
     /// Promised size.
     pub file_size: ByteSize,
@@ -64,17 +73,24 @@ pub struct UploadIntent {
     pub confirm_until: DateTime<Utc>,
     /// When the final state was reached.
     pub settled_at: Option<DateTime<Utc>>,
-    /// What led to the final state.
+    /// What led to the final state, or to the inspection before it.
     pub settled_via: Option<String>,
     /// `ETag` of the verified object.
     pub etag: Option<ETag>,
     /// Version of the verified object.
     pub version_id: Option<String>,
-    /// Which promises the object broke.
+    /// Which promises the object broke; of a confirmed upload, what it was warned about.
     pub mismatches: Option<serde_json::Value>,
+    /// Key of the verified object where it is a copy.
+    pub stored_key: Option<ObjectKey>,
 }
 
 impl UploadIntent {
+    /// Where the verified object lies.
+    pub fn verified_key(&self) -> &ObjectKey {
+        self.stored_key.as_ref().unwrap_or(&self.object_key)
+    }
+
     /// Whether `principal` issued this upload.
     pub fn is_owned_by(&self, principal: &Principal) -> bool {
         self.subject == principal.subject && self.issuer == principal.issuer
@@ -86,6 +102,10 @@ impl UploadIntent {
 pub enum SettledVia {
     /// The client called back.
     Callback,
+    /// The store said so.
+    Event,
+    /// The sweeper looked.
+    Sweeper,
     /// The owner gave it up.
     Owner,
 }
@@ -95,27 +115,44 @@ impl SettledVia {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Callback => "callback",
+            Self::Event => "event",
+            Self::Sweeper => "sweeper",
             Self::Owner => "owner",
         }
     }
 }
 
-/// A transition with what is recorded along with it.
+/// A transition with what is recorded along with it. What is `None` stays as it is.
 #[derive(Debug, Clone)]
 pub struct Settlement {
     /// What happened.
     pub event: IntentEvent,
     /// What led to it.
-    pub via: SettledVia,
+    pub via: Option<SettledVia>,
     /// When.
     pub at: DateTime<Utc>,
-    /// For confirmations: the verified object.
-    pub etag: Option<ETag>,
-    /// For confirmations in a versioned bucket: its version.
-    pub version_id: Option<String>,
-    /// For rejections: which promises were broken.
+    /// The verified object.
+    pub object: Option<VerifiedObject>,
+    /// For rejections: which promises were broken. For confirmations: what to warn of.
     pub mismatches: Option<serde_json::Value>,
+    /// Whether the store may hold, or still receive, something of this upload that nobody needs.
+    pub has_leftovers: bool,
 }
+
+/// The object that a confirmation is about.
+#[derive(Debug, Clone)]
+pub struct VerifiedObject {
+    /// Its key, where the client wrote to another.
+    pub stored_key: Option<ObjectKey>,
+    /// Its `ETag`.
+    pub etag: ETag,
+    /// Its version, where the bucket is versioned.
+    pub version_id: Option<String>,
+}
+
+/// How long after the end of a URL the sweeper looks for what was uploaded with it, or for what is left of it. Most
+/// transfers that began in time are over by then.
+pub const FIRST_LOOK: TimeDelta = TimeDelta::minutes(1);
 
 /// The outcome of a conditional update.
 #[derive(Debug, Clone)]
@@ -157,6 +194,8 @@ impl Database {
     pub async fn uploads_of(&self, owner: &Principal, page: &Page) -> Result<Vec<UploadIntent>, DbError> {
         let mut query = upload_intents::table
             .select(UploadIntent::as_select())
+            .filter(upload_intents::owner_key.eq(owner_key(&owner.issuer, &owner.subject)))
+            // Owners may share a key.
             .filter(upload_intents::subject.eq(&owner.subject))
             .filter(upload_intents::issuer.eq(&owner.issuer))
             .order(upload_intents::id.desc())
@@ -171,38 +210,44 @@ impl Database {
         self.query(async |connection| query.load(connection).await).await
     }
 
-    /// Moves an issued upload to a final state, in one conditional UPDATE.
+    /// Moves an upload to another state, in one conditional UPDATE; together with that, and only if this call did it,
+    /// writes the `deliveries` that its new row leads to.
     ///
     /// # Errors
     /// When the database does not answer; the transition may or may not have happened, and repeating it is safe.
-    pub async fn settle_upload(&self, id: IntentId, settlement: &Settlement) -> Result<Outcome, DbError> {
+    pub async fn settle_upload(
+        &self,
+        id: IntentId,
+        settlement: &Settlement,
+        deliveries: impl Fn(&UploadIntent) -> Vec<NewDelivery> + Send + Sync,
+    ) -> Result<Outcome, DbError> {
         let target = settlement.event.target();
-        self.query(async |connection| {
-            let changed = diesel::update(upload_intents::table)
-                .filter(upload_intents::id.eq(id.uuid()))
-                .filter(upload_intents::state.eq(IntentState::Issued.as_str()))
-                .set((
-                    upload_intents::state.eq(target.as_str()),
-                    upload_intents::settled_at.eq(settlement.at),
-                    upload_intents::settled_via.eq(settlement.via.as_str()),
-                    upload_intents::etag.eq(settlement.etag.as_ref().map(ETag::as_str)),
-                    upload_intents::version_id.eq(settlement.version_id.as_deref()),
-                    upload_intents::mismatches.eq(settlement.mismatches.as_ref()),
-                ))
-                .returning(UploadIntent::as_returning())
-                .get_result(connection)
-                .await
-                .optional()?;
-            if let Some(row) = changed {
-                return Ok(Outcome::Changed(row));
-            }
-            Ok(match find(id, connection).await? {
-                Some(row) if row.state == target => Outcome::AlreadyThere(row),
-                Some(row) => Outcome::NotAllowed(row),
-                None => Outcome::Absent,
+        let (outcome, announced) = self
+            .query(async |connection| {
+                connection
+                    .transaction::<_, DieselError, _>(async |connection| {
+                        if let Some(row) = transition(id, settlement, connection).await? {
+                            if target == IntentState::Inspecting {
+                                inspections::insert(id, settlement.at, connection).await?;
+                            }
+                            let deliveries = deliveries(&row);
+                            webhooks::insert(&deliveries, connection).await?;
+                            return Ok((Outcome::Changed(row), !deliveries.is_empty()));
+                        }
+                        let outcome = match find(id, connection).await? {
+                            Some(row) if row.state == target => Outcome::AlreadyThere(row),
+                            Some(row) => Outcome::NotAllowed(row),
+                            None => Outcome::Absent,
+                        };
+                        Ok((outcome, false))
+                    })
+                    .await
             })
-        })
-        .await
+            .await?;
+        if announced {
+            self.announce_webhooks().await;
+        }
+        Ok(outcome)
     }
 
     /// Records that a fresh URL of an issued upload will be handed out.
@@ -218,6 +263,7 @@ impl Database {
                     upload_intents::policy_version.eq(&renewal.policy_version),
                     upload_intents::client_network.eq(renewal.network.map(|network| network.to_string())),
                     upload_intents::expires_at.eq(renewal.expires_at),
+                    upload_intents::look_at.eq(renewal.expires_at + FIRST_LOOK),
                     // An earlier URL may still be in use: the deadline never comes closer.
                     upload_intents::confirm_until.eq(diesel::dsl::case_when(
                         upload_intents::confirm_until.gt(renewal.confirm_until),
@@ -251,6 +297,45 @@ pub struct Renewal {
     pub confirm_until: DateTime<Utc>,
 }
 
+/// The UPDATE of a transition; the new row if it was allowed.
+async fn transition(
+    id: IntentId,
+    settlement: &Settlement,
+    connection: &mut AsyncPgConnection,
+) -> QueryResult<Option<UploadIntent>> {
+    let target = settlement.event.target();
+    let sources: Vec<&str> = settlement.event.sources().map(IntentState::as_str).collect();
+    let object = settlement.object.as_ref().map(|object| {
+        (
+            upload_intents::etag.eq(object.etag.as_str()),
+            upload_intents::version_id.eq(object.version_id.as_deref()),
+            upload_intents::stored_key.eq(object.stored_key.as_ref().map(ObjectKey::as_str)),
+        )
+    });
+    let is_final = target != IntentState::Inspecting;
+    // A URL that is still good may bring the leftovers back.
+    let look_at = sql::<Nullable<Timestamptz>>("CASE WHEN ")
+        .bind::<Bool, _>(is_final && settlement.has_leftovers)
+        .sql(" THEN GREATEST(expires_at, ")
+        .bind::<Timestamptz, _>(settlement.at)
+        .sql(") + interval '1 minute' END");
+    diesel::update(upload_intents::table)
+        .filter(upload_intents::id.eq(id.uuid()))
+        .filter(upload_intents::state.eq_any(sources))
+        .set((
+            upload_intents::state.eq(target.as_str()),
+            is_final.then(|| upload_intents::settled_at.eq(settlement.at)),
+            settlement.via.map(|via| upload_intents::settled_via.eq(via.as_str())),
+            object,
+            settlement.mismatches.as_ref().map(|mismatches| upload_intents::mismatches.eq(mismatches)),
+            upload_intents::look_at.eq(look_at),
+        ))
+        .returning(UploadIntent::as_returning())
+        .get_result(connection)
+        .await
+        .optional()
+}
+
 pub(super) async fn find(id: IntentId, connection: &mut AsyncPgConnection) -> QueryResult<Option<UploadIntent>> {
     upload_intents::table
         .select(UploadIntent::as_select())
@@ -258,6 +343,15 @@ pub(super) async fn find(id: IntentId, connection: &mut AsyncPgConnection) -> Qu
         .first(connection)
         .await
         .optional()
+}
+
+/// What uploads of one owner are found by: eight bytes for each row of the index instead of two texts.
+fn owner_key(issuer: &str, subject: &str) -> i64 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in [issuer, "\n", subject] {
+        context.update(part.as_bytes());
+    }
+    context.finish().as_ref().first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
 }
 
 /// Writes all of `rows` with one statement.
@@ -286,5 +380,7 @@ group_insert! {
         created_at: DateTime<Utc> as Timestamptz = row.created_at;
         expires_at: DateTime<Utc> as Timestamptz = row.expires_at;
         confirm_until: DateTime<Utc> as Timestamptz = row.confirm_until;
+        look_at: DateTime<Utc> as Timestamptz = row.expires_at + FIRST_LOOK;
+        owner_key: i64 as BigInt = owner_key(&row.issuer, &row.subject);
     }
 }

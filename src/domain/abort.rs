@@ -19,18 +19,21 @@ impl Service {
         let intent = self.owned_upload(principal, id).await?;
         let settlement = Settlement {
             event: IntentEvent::Abort,
-            via: SettledVia::Owner,
+            via: Some(SettledVia::Owner),
             at: self.clock.now(),
-            etag: None,
-            version_id: None,
+            object: None,
             mismatches: None,
+            has_leftovers: true,
         };
-        let intent = match self.database.settle_upload(intent.id, &settlement).await? {
+        let intent = match self.transition(intent.id, &settlement).await? {
             Outcome::Changed(intent) | Outcome::AlreadyThere(intent) => intent,
             Outcome::NotAllowed(intent) => return Err(DomainError::InvalidState(intent.state)),
             Outcome::Absent => return Err(DomainError::NotFound),
         };
         self.store.delete(&intent.object_key).await?;
+        if let Some(copy) = &intent.stored_key {
+            self.store.delete(copy).await?;
+        }
         Ok(intent)
     }
 

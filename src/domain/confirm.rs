@@ -2,14 +2,18 @@
 
 use std::fmt;
 
+use aws_lc_rs::rand;
 use serde_json::json;
 
 use super::{DomainError, Mismatch, Service};
 use crate::{
-    db::{Outcome, SettledVia, Settlement, UploadIntent},
-    model::{ETag, IntentEvent, IntentId, IntentState, Principal, Scope},
+    db::{Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject},
+    model::{ETag, IntentEvent, IntentId, IntentState, ObjectKey, Principal, Scope, object_key::ATTEMPT_DIGITS},
     s3::ObjectHead,
 };
+
+/// Looks at an object that changes between two of them before the client is told to try again.
+const LOOKS: usize = 3;
 
 /// Who says that an upload is finished.
 #[derive(Clone, Copy)]
@@ -30,11 +34,10 @@ impl fmt::Debug for Confirmer<'_> {
 }
 
 impl Service {
-    /// Looks at the stored object, compares it with what was promised, and settles the upload in one conditional
-    /// update. Any number of calls, in any order and at once, lead to one transition.
+    /// The callback: confirms an upload on the word of `confirmer`, which counts for nothing.
     ///
     /// # Errors
-    /// When the confirmer may not, nothing was uploaded yet, it is not what was promised, or the time has run out.
+    /// When the confirmer may not, and as [`Service::confirm_intent`].
     pub async fn confirm_upload(
         &self,
         id: IntentId,
@@ -42,25 +45,127 @@ impl Service {
         claimed_etag: Option<&ETag>,
     ) -> Result<UploadIntent, DomainError> {
         let intent = self.upload_for(id, confirmer).await?;
+        self.confirm_intent(intent, SettledVia::Callback, claimed_etag).await
+    }
+
+    /// Looks at the stored object, compares it with what was promised, and settles the upload in one conditional
+    /// update. Any number of calls, on whatever path, in any order and at once, lead to one transition.
+    ///
+    /// A staged upload is copied first, and it is the copy that is verified: no client can write to that, while the
+    /// staged object may become another at any moment.
+    ///
+    /// # Errors
+    /// When nothing was uploaded yet, it is not what was promised, or the time has run out.
+    pub async fn confirm_intent(
+        &self,
+        intent: UploadIntent,
+        via: SettledVia,
+        claimed_etag: Option<&ETag>,
+    ) -> Result<UploadIntent, DomainError> {
         if intent.state != IntentState::Issued {
             return settled(intent);
         }
-        let now = self.clock.now();
-        if now > intent.confirm_until {
-            return self.settle(id, Verdict::Expired).await;
+        if self.clock.now() > intent.confirm_until {
+            return self.settle(&intent, via, Verdict::Expired).await;
         }
-        let head = self.store.head(&intent.object_key).await?.ok_or(DomainError::Incomplete)?;
-        if let Some(claimed) = claimed_etag.filter(|claimed| **claimed != head.etag) {
-            return Err(DomainError::EtagMismatch { claimed: claimed.to_string(), found: head.etag.to_string() });
+        for _ in 0..LOOKS {
+            let Some(arrived) = self.store.head(&intent.object_key).await? else {
+                // Somebody else may have confirmed it meanwhile, and removed the staged object.
+                let now = self.database.upload(intent.id).await?.ok_or(DomainError::NotFound)?;
+                return if now.state == IntentState::Issued { Err(DomainError::Incomplete) } else { settled(now) };
+            };
+            if let Some(claimed) = claimed_etag.filter(|claimed| **claimed != arrived.etag) {
+                return Err(DomainError::EtagMismatch {
+                    claimed: claimed.to_string(),
+                    found: arrived.etag.to_string(),
+                });
+            }
+            let mismatches = size_and_type_mismatches(&intent, &arrived);
+            if !mismatches.is_empty() {
+                return self.settle(&intent, via, Verdict::Rejected(mismatches)).await;
+            }
+            let looked = if intent.object_key.is_staged() {
+                self.confirm_copy(&intent, via, &arrived).await?
+            } else {
+                match self.verdict(&intent, &intent.object_key, arrived).await? {
+                    Some(verdict) => Some(self.settle(&intent, via, verdict).await),
+                    None => None,
+                }
+            };
+            if let Some(outcome) = looked {
+                return outcome;
+            }
         }
-        let mut mismatches = size_and_type_mismatches(&intent, &head);
+        Err(DomainError::Incomplete)
+    }
+
+    /// Copies what `arrived` to a key of its own, and confirms the copy. `None` when the staged object changed.
+    async fn confirm_copy(
+        &self,
+        intent: &UploadIntent,
+        via: SettledVia,
+        arrived: &ObjectHead,
+    ) -> Result<Option<Result<UploadIntent, DomainError>>, DomainError> {
+        let copy = intent.object_key.copied(&attempt()?).map_err(DomainError::NoKey)?;
+        self.database.begin_copy(intent.id, &copy, self.clock.now()).await?;
+        let verdict = if self.store.copy(&intent.object_key, arrived, &copy).await? {
+            match self.store.head(&copy).await? {
+                Some(head) => self.verdict(intent, &copy, head).await?,
+                None => None,
+            }
+        } else {
+            None
+        };
+        let outcome = match verdict {
+            Some(verdict) => Some(self.settle(intent, via, verdict).await),
+            None => None,
+        };
+        self.tidy_after(intent, &copy, outcome.as_ref()).await;
+        Ok(outcome)
+    }
+
+    /// Removes what a confirmation leaves behind: the staged object where its copy was confirmed, the copy where it
+    /// was not. Best effort, because the sweeper does the same for whoever did not get here.
+    async fn tidy_after(
+        &self,
+        intent: &UploadIntent,
+        copy: &ObjectKey,
+        outcome: Option<&Result<UploadIntent, DomainError>>,
+    ) {
+        let superfluous = match outcome {
+            // Whether the transition was written is not known: the sweeper will look.
+            Some(Err(DomainError::Db(_))) => return,
+            Some(Ok(confirmed)) if confirmed.stored_key.as_ref() == Some(copy) => &intent.object_key,
+            _ => copy,
+        };
+        let tidied = async {
+            self.store.delete(superfluous).await?;
+            Ok::<_, DomainError>(self.database.end_copy(intent.id, copy).await?)
+        };
+        if let Err(error) = tidied.await {
+            log::info!("upload {}: left for the sweeper: {error}", intent.id);
+        }
+    }
+
+    /// What the object under `key`, which looks like `head`, means for the upload. `None` when it is gone or became
+    /// another while it was looked at.
+    async fn verdict(
+        &self,
+        intent: &UploadIntent,
+        key: &ObjectKey,
+        head: ObjectHead,
+    ) -> Result<Option<Verdict>, DomainError> {
+        let mut mismatches = size_and_type_mismatches(intent, &head);
         if mismatches.is_empty()
             && let Some(promised) = intent.checksum_sha256
         {
             let found = match head.checksum_sha256 {
                 Some(found) => found,
                 // The store keeps no digest, so the bytes themselves have to tell.
-                None => self.store.sha256(&intent.object_key, &head.etag).await?.ok_or(DomainError::Incomplete)?,
+                None => match self.store.sha256(key, &head.etag).await? {
+                    Some(found) => found,
+                    None => return Ok(None),
+                },
             };
             if found != promised {
                 mismatches.push(Mismatch {
@@ -70,8 +175,14 @@ impl Service {
                 });
             }
         }
-        let verdict = if mismatches.is_empty() { Verdict::Confirmed(head) } else { Verdict::Rejected(mismatches) };
-        self.settle(id, verdict).await
+        if !mismatches.is_empty() {
+            return Ok(Some(Verdict::Rejected(mismatches)));
+        }
+        Ok(Some(Verdict::Confirmed(VerifiedObject {
+            stored_key: (*key != intent.object_key).then(|| key.clone()),
+            etag: head.etag,
+            version_id: head.version_id,
+        })))
     }
 
     async fn upload_for(&self, id: IntentId, confirmer: Confirmer<'_>) -> Result<UploadIntent, DomainError> {
@@ -85,44 +196,55 @@ impl Service {
         }
     }
 
-    async fn settle(&self, id: IntentId, verdict: Verdict) -> Result<UploadIntent, DomainError> {
-        let mut settlement = Settlement {
-            event: IntentEvent::Expire,
-            via: SettledVia::Callback,
-            at: self.clock.now(),
-            etag: None,
-            version_id: None,
-            mismatches: None,
+    async fn settle(
+        &self,
+        intent: &UploadIntent,
+        via: SettledVia,
+        verdict: Verdict,
+    ) -> Result<UploadIntent, DomainError> {
+        let (event, object, mismatches) = match verdict {
+            Verdict::Confirmed(object) => (IntentEvent::Confirm, Some(object), Vec::new()),
+            Verdict::Rejected(mismatches) => (IntentEvent::Reject, None, mismatches),
+            Verdict::Expired => (IntentEvent::Expire, None, Vec::new()),
         };
-        match verdict {
-            Verdict::Confirmed(head) => {
-                settlement.event = IntentEvent::Confirm;
-                settlement.etag = Some(head.etag);
-                settlement.version_id = head.version_id;
-            }
-            Verdict::Rejected(mismatches) => {
-                settlement.event = IntentEvent::Reject;
-                settlement.mismatches = Some(json!(mismatches));
-            }
-            Verdict::Expired => {}
-        }
-        match self.database.settle_upload(id, &settlement).await? {
+        let settlement = Settlement {
+            event,
+            via: Some(via),
+            at: self.clock.now(),
+            object,
+            mismatches: (!mismatches.is_empty()).then(|| json!(mismatches)),
+            has_leftovers: event != IntentEvent::Confirm || intent.object_key.is_staged(),
+        };
+        match self.transition(intent.id, &settlement).await? {
             Outcome::Changed(intent) | Outcome::AlreadyThere(intent) | Outcome::NotAllowed(intent) => settled(intent),
             Outcome::Absent => Err(DomainError::NotFound),
         }
     }
+
+    /// Moves an upload to another state, and tells whoever wants to know.
+    pub(super) async fn transition(&self, id: IntentId, settlement: &Settlement) -> Result<Outcome, DomainError> {
+        let tell = |upload: &UploadIntent| self.outbox.of_upload(upload, settlement.at);
+        Ok(self.database.settle_upload(id, settlement, tell).await?)
+    }
 }
 
 enum Verdict {
-    Confirmed(ObjectHead),
+    Confirmed(VerifiedObject),
     Rejected(Vec<Mismatch>),
     Expired,
+}
+
+/// What nobody can guess and no other attempt has.
+fn attempt() -> Result<String, DomainError> {
+    let mut bytes = [0; ATTEMPT_DIGITS / 2];
+    rand::fill(&mut bytes).map_err(|_| DomainError::NoRandomness)?;
+    Ok(hex::encode(bytes))
 }
 
 /// What the state of a settled upload means to whoever wants it confirmed.
 fn settled(intent: UploadIntent) -> Result<UploadIntent, DomainError> {
     match intent.state {
-        IntentState::Confirmed => Ok(intent),
+        IntentState::Confirmed | IntentState::Inspecting => Ok(intent),
         IntentState::Rejected => {
             let mismatches = intent.mismatches.and_then(|stored| serde_json::from_value(stored).ok());
             Err(DomainError::Mismatched(mismatches.unwrap_or_default()))

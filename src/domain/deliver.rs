@@ -72,22 +72,29 @@ impl Service {
             issuer: caller.principal.issuer.clone(),
             subject: caller.principal.subject.clone(),
             tenant: caller.principal.tenant.clone(),
-            policy: upload.policy,
+            policy: upload.policy.clone(),
             policy_version: document.version().to_owned(),
             client_network: network,
             created_at: now,
             expires_at,
         });
-        let intent = self.ledger.record_download(intent).await?;
+        let deliveries = self.outbox.of_download(&intent);
+        let intent = if deliveries.is_empty() {
+            self.ledger.record_download(intent).await?
+        } else {
+            // Both or neither, which the group commit cannot promise.
+            self.database.record_download_and_tell(&intent, &deliveries).await?;
+            intent
+        };
         let name = request.file_name.as_ref().unwrap_or(&upload.original_file_name);
         let mut query = vec![
             ("response-content-disposition".into(), content_disposition(request.disposition, name).into()),
             ("response-content-type".into(), upload.content_type.as_str().into()),
         ];
-        if let Some(version) = upload.version_id {
-            query.push(("versionId".into(), version.into()));
+        if let Some(version) = &upload.version_id {
+            query.push(("versionId".into(), version.as_str().into()));
         }
-        let get = PresignRequest { method: Method::Get, key: &upload.object_key, query, headers: Vec::new() };
+        let get = PresignRequest { method: Method::Get, key: upload.verified_key(), query, headers: Vec::new() };
         let url = signer.presign(&get, now, life)?;
         Ok(IssuedDownload { intent, url })
     }

@@ -63,6 +63,9 @@ pub enum DomainError {
     /// The idempotency key was used with another request.
     #[error("the idempotency key was used with another request")]
     IdempotencyMismatch,
+    /// The operating system gave no randomness.
+    #[error("no random bytes are to be had")]
+    NoRandomness,
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),

@@ -108,7 +108,11 @@ impl Service {
         let grant = self.grant(caller, &document, &rules, &file, now).await?;
         let id = IntentId::at(now);
         let slug = request.original_file_name.slug();
-        let object_key = rules.key.render(id, now, caller.principal, &slug).map_err(DomainError::NoKey)?;
+        let object_key = rules.key.render(id, now, caller.principal, &slug).and_then(|key| {
+            // A form can be sent again until it expires, and S3 has no condition that would make it write only once.
+            if self.staged_methods.contains(&grant.method) { key.staged() } else { Ok(key) }
+        });
+        let object_key = object_key.map_err(DomainError::NoKey)?;
         let intent = Box::new(UploadIntent {
             id,
             issuer: caller.principal.issuer.clone(),
@@ -135,6 +139,7 @@ impl Service {
             etag: None,
             version_id: None,
             mismatches: None,
+            stored_key: None,
         });
         let intent = match idempotency_key {
             None => self.ledger.record_upload(intent).await?,

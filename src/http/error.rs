@@ -358,7 +358,7 @@ impl From<DomainError> for ApiError {
             DomainError::InvalidState(_) => ErrorCode::InvalidState,
             DomainError::NotConfirmed(_) => ErrorCode::UploadNotConfirmed,
             DomainError::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,
-            DomainError::Signing(_) => ErrorCode::Internal,
+            DomainError::Signing(_) | DomainError::NoRandomness => ErrorCode::Internal,
         };
         Self::with_detail(code, detail)
     }

@@ -98,7 +98,9 @@ pub(super) async fn complete(
         let user = <Authenticated as actix_web::FromRequest>::extract(&request).await?;
         state.service.confirm_upload(id.0, Confirmer::Owner(&user.0), etag.as_ref()).await?
     };
-    Ok(HttpResponse::Ok().json(UploadView::from(&upload)))
+    // Accepted: verified, and a scanner has yet to say that it is clean.
+    let status = if upload.state == IntentState::Inspecting { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(HttpResponse::build(status).json(UploadView::from(&upload)))
 }
 
 /// `DELETE /api/v1/uploads/{id}`
@@ -415,7 +417,7 @@ impl<'a> TargetView<'a> {
 impl<'a> From<&'a UploadIntent> for UploadView<'a> {
     fn from(intent: &'a UploadIntent) -> Self {
         let settlement = match intent.state {
-            IntentState::Issued => None,
+            IntentState::Issued | IntentState::Inspecting => None,
             IntentState::Confirmed => Some(SettlementView::Confirmed {
                 etag: intent.etag.as_ref().map(ETag::as_str),
                 confirmed_at: intent.settled_at,

@@ -97,12 +97,14 @@ impl FromStr for UploadMethod {
     }
 }
 
-/// Where an upload stands. Everything but `Issued` is final.
+/// Where an upload stands. Everything but `Issued` and `Inspecting` is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IntentState {
     /// A URL was handed out; nothing has been verified yet.
     Issued,
+    /// The object was seen in the store and is what was promised; the scanner has not said yet that it is clean.
+    Inspecting,
     /// The object was seen in the store and is what was promised.
     Confirmed,
     /// The object was seen in the store and is not what was promised.
@@ -115,12 +117,14 @@ pub enum IntentState {
 
 impl IntentState {
     /// All states, for tables and tests.
-    pub const ALL: [Self; 5] = [Self::Issued, Self::Confirmed, Self::Rejected, Self::Aborted, Self::Expired];
+    pub const ALL: [Self; 6] =
+        [Self::Issued, Self::Inspecting, Self::Confirmed, Self::Rejected, Self::Aborted, Self::Expired];
 
     /// The name used in JSON and the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Issued => "issued",
+            Self::Inspecting => "inspecting",
             Self::Confirmed => "confirmed",
             Self::Rejected => "rejected",
             Self::Aborted => "aborted",
@@ -131,11 +135,14 @@ impl IntentState {
     /// What `event` does to an upload in this state: the whole state machine.
     pub const fn on(self, event: IntentEvent) -> Transition {
         match (self, event) {
-            (Self::Issued, event) => Transition::To(event.target()),
-            (Self::Confirmed, IntentEvent::Confirm)
+            // What has arrived in time does not expire any more.
+            (Self::Inspecting, IntentEvent::Expire) => Transition::NotAllowed,
+            (Self::Inspecting, IntentEvent::Inspect)
+            | (Self::Confirmed, IntentEvent::Confirm)
             | (Self::Rejected, IntentEvent::Reject)
             | (Self::Aborted, IntentEvent::Abort)
             | (Self::Expired, IntentEvent::Expire) => Transition::AlreadyThere,
+            (Self::Issued | Self::Inspecting, event) => Transition::To(event.target()),
             (Self::Confirmed | Self::Rejected | Self::Aborted | Self::Expired, _) => Transition::NotAllowed,
         }
     }
@@ -154,16 +161,18 @@ impl FromStr for IntentState {
         Self::ALL
             .into_iter()
             .find(|state| state.as_str() == text)
-            .ok_or_else(|| Invalid::new("must be one of: issued, confirmed, rejected, aborted, expired"))
+            .ok_or_else(|| Invalid::new("must be one of: issued, inspecting, confirmed, rejected, aborted, expired"))
     }
 }
 
 /// What can happen to an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IntentEvent {
-    /// The stored object matched.
+    /// The stored object matched, and a scanner has to look at it.
+    Inspect,
+    /// The stored object matched, and is clean where that had to be asked.
     Confirm,
-    /// The stored object did not match.
+    /// The stored object did not match, or is not clean.
     Reject,
     /// The owner gave it up.
     Abort,
@@ -173,16 +182,22 @@ pub enum IntentEvent {
 
 impl IntentEvent {
     /// All events, for tables and tests.
-    pub const ALL: [Self; 4] = [Self::Confirm, Self::Reject, Self::Abort, Self::Expire];
+    pub const ALL: [Self; 5] = [Self::Inspect, Self::Confirm, Self::Reject, Self::Abort, Self::Expire];
 
     /// The state that this event leads to where it is allowed.
     pub const fn target(self) -> IntentState {
         match self {
+            Self::Inspect => IntentState::Inspecting,
             Self::Confirm => IntentState::Confirmed,
             Self::Reject => IntentState::Rejected,
             Self::Abort => IntentState::Aborted,
             Self::Expire => IntentState::Expired,
         }
+    }
+
+    /// The states that this event moves an upload out of: the condition of its UPDATE.
+    pub fn sources(self) -> impl Iterator<Item = IntentState> {
+        IntentState::ALL.into_iter().filter(move |state| matches!(state.on(self), Transition::To(_)))
     }
 }
 
@@ -202,10 +217,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_issued_moves_and_repeats_are_harmless() {
+    fn the_state_machine_is_this_table() {
+        use IntentEvent::{Abort, Confirm, Expire, Inspect, Reject};
+        use IntentState::{Aborted, Confirmed, Expired, Inspecting, Issued, Rejected};
+
         for state in IntentState::ALL {
+            let moves: &[IntentEvent] = match state {
+                Issued => &[Inspect, Confirm, Reject, Abort, Expire],
+                Inspecting => &[Confirm, Reject, Abort],
+                Confirmed | Rejected | Aborted | Expired => &[],
+            };
             for event in IntentEvent::ALL {
-                let expected = if state == IntentState::Issued {
+                let expected = if moves.contains(&event) {
                     Transition::To(event.target())
                 } else if state == event.target() {
                     Transition::AlreadyThere
@@ -215,6 +238,8 @@ mod tests {
                 assert_eq!(state.on(event), expected, "{state} on {event:?}");
             }
         }
+        assert_eq!(Confirm.sources().collect::<Vec<_>>(), [Issued, Inspecting]);
+        assert_eq!(Expire.sources().collect::<Vec<_>>(), [Issued]);
     }
 
     #[test]

@@ -7,6 +7,12 @@ use super::Invalid;
 /// S3's bound on a key, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 1024;
 
+/// The staging area. It is no setting: what was issued under another would no longer be known for staged.
+pub const STAGING: &str = "staging/";
+
+/// Hexadecimal digits that tell the copies of one upload apart.
+pub const ATTEMPT_DIGITS: usize = 16;
+
 /// An S3 object key that stays inside its bucket whatever joins, decodes or normalises it on the way.
 ///
 /// The only constructor validates and nothing rewrites: a key that is not acceptable is refused, never repaired,
@@ -37,6 +43,35 @@ impl ObjectKey {
     /// The key, not encoded.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same key in the staging area. What a form writes can be written again until the form expires, so it lands
+    /// there and is copied to a key of its own once it is to be verified.
+    ///
+    /// # Errors
+    /// When this key is too long for that and for the copy's key.
+    pub fn staged(&self) -> Result<Self, Invalid> {
+        let staged = Self::parse([STAGING, &self.0].concat())?;
+        staged.copied(&"0".repeat(ATTEMPT_DIGITS))?;
+        Ok(staged)
+    }
+
+    /// Whether the key is in the staging area.
+    pub fn is_staged(&self) -> bool {
+        self.0.starts_with(STAGING)
+    }
+
+    /// Key of one copy of this staged object: outside the staging area, with the same last segment, below a segment
+    /// that only `attempt` has.
+    ///
+    /// # Errors
+    /// When the key would be too long, which [`ObjectKey::staged`] rules out.
+    pub fn copied(&self, attempt: &str) -> Result<Self, Invalid> {
+        let key = self.0.strip_prefix(STAGING).unwrap_or(&self.0);
+        match key.rsplit_once('/') {
+            Some((folder, name)) => Self::parse([folder, "/", attempt, "/", name].concat()),
+            None => Self::parse([attempt, "/", key].concat()),
+        }
     }
 
     /// The last segment.
@@ -73,5 +108,25 @@ mod tests {
         {
             assert!(ObjectKey::parse(good).is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn copies_lie_outside_the_staging_area_and_keep_the_name() {
+        let key = ObjectKey::parse("uploads/2026/11/0-a.pdf").unwrap();
+        let staged = key.staged().unwrap();
+        assert_eq!(staged.as_str(), "staging/uploads/2026/11/0-a.pdf");
+        assert!(staged.is_staged() && !key.is_staged());
+        let copy = staged.copied("0123456789abcdef").unwrap();
+        assert_eq!(copy.as_str(), "uploads/2026/11/0123456789abcdef/0-a.pdf");
+        assert_eq!(copy.file_name(), staged.file_name());
+        let bare = ObjectKey::parse("0-a.pdf").unwrap().staged().unwrap();
+        assert_eq!(bare.copied("f").unwrap().as_str(), "f/0-a.pdf");
+    }
+
+    #[test]
+    fn a_key_is_staged_only_if_its_copy_fits() {
+        let longest = MAX_KEY_BYTES - ATTEMPT_DIGITS - 1;
+        assert!(ObjectKey::parse("k".repeat(longest)).unwrap().staged().is_ok());
+        assert!(ObjectKey::parse("k".repeat(longest + 1)).unwrap().staged().is_err());
     }
 }

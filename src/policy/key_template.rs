@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, Utc};
 
-use crate::model::{IntentId, Invalid, ObjectKey, Principal};
+use crate::model::{IntentId, Invalid, ObjectKey, Principal, object_key::STAGING};
 
 /// The longest segment made of a tenant or a user, in bytes; longer ones are hashed.
 const MAX_SEGMENT: usize = 128;
@@ -168,7 +168,11 @@ impl FromStr for KeyTemplate {
             }
             key
         });
-        ObjectKey::parse(longest).map_err(|error| Invalid::new(format!("makes keys that {error}")))?;
+        let longest = ObjectKey::parse(longest).map_err(|error| Invalid::new(format!("makes keys that {error}")))?;
+        if longest.is_staged() {
+            return Err(Invalid::new(format!("must not start with \"{STAGING}\", which is for unverified uploads")));
+        }
+        longest.staged().map_err(|_| Invalid::new("makes keys that leave no room for a staged copy's"))?;
         Ok(Self::of(pieces))
     }
 }

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use aws_sdk_s3::{operation::head_object::HeadObjectError, types::ChecksumMode};
 use tokio::{runtime::Handle, sync::Semaphore};
 
-use super::{S3Error, Sdk};
+use super::{CopyLimits, S3Error, Sdk};
 use crate::model::{ETag, ObjectKey, Sha256Digest};
 
 /// What a HEAD says of an object.
@@ -33,6 +33,7 @@ pub struct ObjectStore {
     bucket: String,
     runtime: Handle,
     reads: Arc<Semaphore>,
+    copy_limits: CopyLimits,
 }
 
 /// Objects read back at once, over all requests: each costs the store and the network as much as a download.
@@ -42,7 +43,22 @@ impl ObjectStore {
     /// The bucket `bucket`. Its connections live on `runtime`, the main one, because an actix worker that asked
     /// first would own them for everybody.
     pub fn new(sdk: Sdk, bucket: impl Into<String>, runtime: Handle) -> Self {
-        Self { sdk, bucket: bucket.into(), runtime, reads: Arc::new(Semaphore::new(READS_AT_ONCE)) }
+        let reads = Arc::new(Semaphore::new(READS_AT_ONCE));
+        Self { sdk, bucket: bucket.into(), runtime, reads, copy_limits: CopyLimits::default() }
+    }
+
+    /// The same with other bounds for copies.
+    #[must_use]
+    pub fn with_copy_limits(self, copy_limits: CopyLimits) -> Self {
+        Self { copy_limits, ..self }
+    }
+
+    pub(super) fn copy_limits(&self) -> CopyLimits {
+        self.copy_limits
+    }
+
+    pub(super) fn client(&self) -> &aws_sdk_s3::Client {
+        &self.sdk.s3
     }
 
     /// The bucket's name.
@@ -137,7 +153,7 @@ impl ObjectStore {
         answer.map(|_| ()).map_err(|error| S3Error::from_sdk(OPERATION, &error))
     }
 
-    async fn on_main<T: Send + 'static>(
+    pub(super) async fn on_main<T: Send + 'static>(
         &self,
         operation: &'static str,
         work: impl Future<Output = T> + Send + 'static,

@@ -298,5 +298,6 @@ fn intent() -> UploadIntent {
         etag: None,
         version_id: None,
         mismatches: None,
+        stored_key: None,
     }
 }

@@ -14,7 +14,7 @@ use presignd::{
     clock::Clock,
     config::Config,
     db::{Database, Ledger},
-    domain::{CallbackKey, CallbackTokens, Service},
+    domain::{CallbackKey, CallbackTokens, Outbox, Service},
     http::{self, Metrics, State},
     policy::{self, PolicyHandle},
     s3::{ObjectStore, Sdk, Sessions},
@@ -53,6 +53,8 @@ async fn service(config: &Config, runtime: &Handle) -> (Service, Authenticator) 
         callback_tokens: CallbackTokens::new(vec![CallbackKey::new("k1", &CALLBACK_SECRET.into())]),
         clock: clock.clone(),
         database,
+        outbox: Outbox::default(),
+        staged_methods: Arc::default(),
     };
     let authenticator = Authenticator::from_config(&config.auth, clock, runtime.clone()).await.unwrap();
     (service, authenticator)

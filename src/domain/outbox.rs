@@ -1,0 +1,186 @@
+//! What receivers of webhooks are told, and which of them.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    config::WebhooksConfig,
+    db::{DownloadIntent, NewDelivery, UploadIntent},
+    model::{EventType, IntentId},
+};
+
+/// Which endpoint is told what. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Outbox(Arc<[Subscription]>);
+
+#[derive(Debug)]
+struct Subscription {
+    endpoint: String,
+    events: Vec<EventType>,
+    policies: Vec<String>,
+    tenants: Vec<String>,
+}
+
+impl Subscription {
+    fn wants(&self, event: EventType, policy: &str, tenant: Option<&str>) -> bool {
+        self.events.contains(&event)
+            && (self.policies.is_empty() || self.policies.iter().any(|wanted| wanted == policy))
+            && (self.tenants.is_empty() || tenant.is_some_and(|tenant| self.tenants.iter().any(|it| it == tenant)))
+    }
+}
+
+impl Outbox {
+    /// The subscriptions of `config`.
+    pub fn new(config: &WebhooksConfig) -> Self {
+        let subscriptions = config.endpoints.iter().map(|endpoint| Subscription {
+            endpoint: endpoint.name.clone(),
+            events: endpoint.events.clone(),
+            policies: endpoint.policies.clone(),
+            tenants: endpoint.tenants.clone(),
+        });
+        Self(subscriptions.collect())
+    }
+
+    /// What the new state of `upload`, reached at `at`, leads to.
+    pub fn of_upload(&self, upload: &UploadIntent, at: DateTime<Utc>) -> Vec<NewDelivery> {
+        let Some(event) = EventType::of(upload.state) else { return Vec::new() };
+        self.deliveries(event, upload.id, &upload.policy, upload.tenant.as_deref(), at, || UploadData::from(upload))
+    }
+
+    /// What a download that was issued leads to: nothing, unless an endpoint asked for it.
+    pub fn of_download(&self, download: &DownloadIntent) -> Vec<NewDelivery> {
+        let (policy, tenant) = (&download.policy, download.tenant.as_deref());
+        let data = || DownloadData::from(download);
+        self.deliveries(EventType::DownloadIssued, download.upload_id, policy, tenant, download.created_at, data)
+    }
+
+    fn deliveries<D: Serialize>(
+        &self,
+        event: EventType,
+        upload_id: IntentId,
+        policy: &str,
+        tenant: Option<&str>,
+        at: DateTime<Utc>,
+        data: impl FnOnce() -> D,
+    ) -> Vec<NewDelivery> {
+        let mut wanting = self.0.iter().filter(|subscription| subscription.wants(event, policy, tenant)).peekable();
+        if wanting.peek().is_none() {
+            return Vec::new();
+        }
+        // The same id everywhere: a receiver behind two endpoints sees that it is one event.
+        let event_id: Uuid = IntentId::at(at).uuid();
+        let payload = serde_json::to_string(&Payload { r#type: event, timestamp: at, data: data() });
+        // Text, numbers and maps with text keys: nothing in it can fail to be written.
+        let payload = payload.unwrap_or_default();
+        wanting
+            .map(|subscription| NewDelivery {
+                event_id,
+                endpoint: subscription.endpoint.clone(),
+                upload_id,
+                event_type: event.as_str(),
+                payload: payload.clone(),
+                created_at: at,
+            })
+            .collect()
+    }
+}
+
+/// The body of a webhook, in the shape that Standard Webhooks recommends.
+#[derive(Serialize)]
+struct Payload<D> {
+    r#type: EventType,
+    timestamp: DateTime<Utc>,
+    data: D,
+}
+
+/// An upload as receivers see it: for backends, so with bucket and key.
+#[derive(Serialize)]
+struct UploadData<'a> {
+    id: IntentId,
+    state: &'static str,
+    original_file_name: &'a str,
+    file_size: u64,
+    file_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checksum_sha256: Option<String>,
+    metadata: &'a crate::model::Metadata,
+    bucket: &'a str,
+    object_key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mismatches: Option<&'a serde_json::Value>,
+    issuer: &'a str,
+    created_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    policy: &'a str,
+    created_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_via: Option<&'a str>,
+}
+
+impl<'a> From<&'a UploadIntent> for UploadData<'a> {
+    fn from(upload: &'a UploadIntent) -> Self {
+        Self {
+            id: upload.id,
+            state: upload.state.as_str(),
+            original_file_name: upload.original_file_name.as_str(),
+            file_size: upload.file_size.bytes(),
+            file_type: upload.content_type.as_str(),
+            checksum_sha256: upload.checksum_sha256.map(|digest| digest.to_base64()),
+            metadata: &upload.metadata,
+            bucket: &upload.bucket,
+            object_key: upload.verified_key().as_str(),
+            etag: upload.etag.as_ref().map(crate::model::ETag::as_str),
+            version_id: upload.version_id.as_deref(),
+            mismatches: upload.mismatches.as_ref(),
+            issuer: &upload.issuer,
+            created_by: &upload.subject,
+            tenant: upload.tenant.as_deref(),
+            policy: &upload.policy,
+            created_at: upload.created_at,
+            settled_at: upload.settled_at,
+            settled_via: upload.settled_via.as_deref(),
+        }
+    }
+}
+
+/// A download as receivers see it.
+#[derive(Serialize)]
+struct DownloadData<'a> {
+    id: IntentId,
+    upload_id: IntentId,
+    issuer: &'a str,
+    created_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    policy: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_network: Option<crate::model::ClientNetwork>,
+    created_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+}
+
+impl<'a> From<&'a DownloadIntent> for DownloadData<'a> {
+    fn from(download: &'a DownloadIntent) -> Self {
+        Self {
+            id: download.id,
+            upload_id: download.upload_id,
+            issuer: &download.issuer,
+            created_by: &download.subject,
+            tenant: download.tenant.as_deref(),
+            policy: &download.policy,
+            client_network: download.client_network,
+            created_at: download.created_at,
+            expires_at: download.expires_at,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What receivers of webhooks are told.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{IntentState, Invalid};
+
+/// The type of an event, as the body of a webhook names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EventType {
+    /// An upload was verified and can be downloaded.
+    #[serde(rename = "upload.confirmed")]
+    UploadConfirmed,
+    /// What was uploaded is not what was promised, or is not clean.
+    #[serde(rename = "upload.rejected")]
+    UploadRejected,
+    /// The time of an upload ran out.
+    #[serde(rename = "upload.expired")]
+    UploadExpired,
+    /// The owner gave an upload up.
+    #[serde(rename = "upload.aborted")]
+    UploadAborted,
+    /// A download URL was handed out. Sent only to endpoints that name it.
+    #[serde(rename = "download.issued")]
+    DownloadIssued,
+}
+
+impl EventType {
+    /// All types, for tables and tests.
+    pub const ALL: [Self; 5] =
+        [Self::UploadConfirmed, Self::UploadRejected, Self::UploadExpired, Self::UploadAborted, Self::DownloadIssued];
+
+    /// What an endpoint gets that names no types: the end of every upload.
+    pub const DEFAULT: [Self; 4] =
+        [Self::UploadConfirmed, Self::UploadRejected, Self::UploadExpired, Self::UploadAborted];
+
+    /// The name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UploadConfirmed => "upload.confirmed",
+            Self::UploadRejected => "upload.rejected",
+            Self::UploadExpired => "upload.expired",
+            Self::UploadAborted => "upload.aborted",
+            Self::DownloadIssued => "download.issued",
+        }
+    }
+
+    /// The event of an upload that has reached `state`.
+    pub const fn of(state: IntentState) -> Option<Self> {
+        match state {
+            IntentState::Issued | IntentState::Inspecting => None,
+            IntentState::Confirmed => Some(Self::UploadConfirmed),
+            IntentState::Rejected => Some(Self::UploadRejected),
+            IntentState::Expired => Some(Self::UploadExpired),
+            IntentState::Aborted => Some(Self::UploadAborted),
+        }
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for EventType {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::ALL.into_iter().find(|event| event.as_str() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            Invalid::new(format!("must be one of: {names}"))
+        })
+    }
+}
