@@ -107,6 +107,10 @@ impl ObjectStore {
                 .copy_source_if_match(format!("\"{}\"", source.etag))
                 .copy_source_range(format!("bytes={start}-{}", end - 1))
                 .customize()
+                // A PUT without a body, of which Ceph RGW wants to be told that it has none.
+                .mutate_request(|request| {
+                    request.headers_mut().insert("content-length", "0");
+                })
                 .config_override(patient());
             let Some(part) = unless_changed(PART, self.on_main(PART, request.send()).await?)? else {
                 return Ok(false);

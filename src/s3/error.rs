@@ -34,8 +34,9 @@ impl S3Error {
                 let status = service.raw().status().as_u16();
                 let code = service.err().code().unwrap_or("no code");
                 let reason = format!("{status} {code}: {}", service.err().message().unwrap_or("no message"));
-                // 429 and SlowDown (503) ask for patience; 4xx besides will be the same next time.
-                if status >= 500 || status == 429 || matches!(code, "RequestTimeout" | "Throttling") {
+                // 429 and SlowDown (503) ask for patience; 4xx besides, and 501, will be the same next time.
+                if (status >= 500 && status != 501) || status == 429 || matches!(code, "RequestTimeout" | "Throttling")
+                {
                     Self::Unavailable { operation, reason }
                 } else {
                     Self::Refused { operation, reason }

@@ -22,6 +22,7 @@ mod downloads;
 mod faults;
 mod file_names;
 mod health;
+mod immutability;
 mod layering;
 mod policies;
 mod schema;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     faults::register(&mut suite);
     file_names::register(&mut suite);
     health::register(&mut suite);
+    immutability::register(&mut suite);
     layering::register(&mut suite);
     policies::register(&mut suite);
     schema::register(&mut suite);
