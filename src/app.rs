@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     config::{CallbackConfig, Config, Problem, S3Config, auth::KeySource, secret::SecretFileError},
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
-    domain::{CallbackKey, CallbackTokens, Outbox, Service},
+    domain::{CallbackKey, CallbackTokens, Outbox, Service, SweepProgress, Sweeper},
     http::{self, Metrics, State},
     model::IpScope,
     policy::{self, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher},
@@ -77,6 +77,7 @@ pub struct Running {
     serving: JoinHandle<io::Result<()>>,
     writers: LedgerWriters,
     housekeeping: JoinHandle<()>,
+    sweeper: Option<JoinHandle<()>>,
     database: Database,
     _policy_watcher: PolicyWatcher,
 }
@@ -85,6 +86,10 @@ impl Running {
     /// Stops in order: no new connections, requests in flight finish, the ledger writes what is queued.
     pub async fn stop(self) {
         self.housekeeping.abort();
+        // What it is looking at is looked at again, here or elsewhere, when its lease ends.
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.abort();
+        }
         self.server.stop(true).await;
         let _ = self.serving.await;
         // The last handler is gone, and with it the last sender of the ledger: its writers end when they are through.
@@ -102,6 +107,54 @@ impl Running {
     }
 }
 
+/// The verbs with all that they need, and nothing in front of them.
+#[derive(Debug)]
+pub struct Assembly {
+    /// The verbs.
+    pub service: Service,
+    writers: LedgerWriters,
+    policy_watcher: PolicyWatcher,
+}
+
+impl Assembly {
+    /// Stops in order: the ledger writes what is queued, then connections close.
+    pub async fn stop(self) {
+        let database = self.service.database.clone();
+        drop(self.service);
+        self.writers.drained().await;
+        database.close();
+    }
+}
+
+/// Puts the parts together on `runtime`, which has to be a multi-thread one and becomes the main runtime. Talks to
+/// nobody yet.
+///
+/// # Errors
+/// When anything that the configuration asks for is not to be had.
+pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result<Assembly, StartError> {
+    let s3 = config.s3.clone();
+    let (policies, policy_watcher) =
+        policy::watch(&config.policies.file, runtime, move |document| meets_demands(document, &s3))?;
+    let callback_tokens = callback_tokens(&config.callback)?;
+    let endpoint = endpoint(&config.s3)?;
+    let database = Database::new(&config.database, runtime)?;
+    let sdk = Sdk::from_config(&config.s3).await;
+    let (ledger, writers) = Ledger::start(&database, &config.database, runtime);
+    let service = Service {
+        ledger,
+        store: ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone()),
+        sessions: Sessions::new(sdk, &config.s3, endpoint, clock.clone(), runtime.clone()),
+        policies,
+        callback_tokens,
+        outbox: Outbox::new(&config.webhooks),
+        staged_methods: config.s3.stage.clone().into(),
+        sweep_progress: SweepProgress::default(),
+        clock,
+        database,
+    };
+    Ok(Assembly { service, writers, policy_watcher })
+}
+
 /// Starts the service on `runtime`, which has to be a multi-thread one and becomes the main runtime: connections,
 /// the ledger, key refresh and policy watch live there, not on an actix worker.
 ///
@@ -109,14 +162,10 @@ impl Running {
 /// When anything that the configuration asks for is not to be had. A database or a store that does not answer is
 /// not among that: the service starts, is not ready, and becomes ready by itself.
 pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Running, StartError> {
-    let s3 = config.s3.clone();
-    let (policies, policy_watcher) =
-        policy::watch(&config.policies.file, &runtime, move |document| meets_demands(document, &s3))?;
+    let Assembly { service, writers, policy_watcher } = assemble(config, clock.clone(), &runtime).await?;
+    let (database, policies) = (service.database.clone(), service.policies.clone());
     let authenticator = Authenticator::from_config(&config.auth, clock.clone(), runtime.clone()).await?;
-    let callback_tokens = callback_tokens(&config.callback)?;
-    let endpoint = endpoint(&config.s3)?;
     let metrics = Metrics::new()?;
-    let database = Database::new(&config.database, &runtime)?;
     let schema_is_ready = match prepare_schema(&database, config.database.migrate_on_start, clock.now()).await {
         Ok(()) => true,
         Err(StartError::Database(DbError::Unavailable(reason))) => {
@@ -126,20 +175,9 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         }
         Err(error) => return Err(error),
     };
-    let sdk = Sdk::from_config(&config.s3).await;
-    let (ledger, writers) = Ledger::start(&database, &config.database, &runtime);
-    let service = Service {
-        ledger,
-        store: ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone()),
-        sessions: Sessions::new(sdk, &config.s3, endpoint, clock.clone(), runtime.clone()),
-        policies: policies.clone(),
-        callback_tokens,
-        outbox: Outbox::new(&config.webhooks),
-        staged_methods: config.s3.stage.clone().into(),
-        clock,
-        database: database.clone(),
-    };
     let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
+    let sweeper = config.sweeper.enabled.then(|| Sweeper::new(service.clone(), &config.sweeper));
+    let sweeper = sweeper.map(|sweeper| runtime.spawn(sweeper.sweep_for_ever()));
     let (address, server) = serve(config, service, authenticator, metrics)?;
     let handle = server.handle();
     let serving = runtime.spawn(server);
@@ -151,6 +189,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         serving,
         writers,
         housekeeping,
+        sweeper,
         database,
         _policy_watcher: policy_watcher,
     })

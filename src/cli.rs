@@ -1,12 +1,15 @@
 //! The command line.
 
+mod bar;
 mod check;
 #[cfg(feature = "embedded")]
 mod dev;
+mod drift;
 mod migrate;
 mod policy;
 mod probe;
 mod serve;
+mod sweep;
 mod token;
 
 use std::{
@@ -78,6 +81,31 @@ Examples:
 
 Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood.")]
     Migrate(migrate::MigrateArgs),
+    /// Look at uploads that nobody confirmed, and remove what nobody needs.
+    ///
+    /// Does what "serve" does by itself unless sweeper.enabled is off: confirms uploads that were finished, lets those
+    /// expire whose time has run out, removes leftovers from the bucket, and aborts stale multipart uploads. Goes on
+    /// until SIGTERM or SIGINT. Any number of processes may sweep at once.
+    #[command(after_help = "\
+Examples:
+  presignd sweep --dry-run
+  presignd sweep --once
+
+Exit codes: 0 done; 1 it did not work, or not for all; 2 the command line cannot be understood.")]
+    Sweep(sweep::SweepArgs),
+    /// Compare the bucket with the uploads.
+    ///
+    /// Lists all objects, and reports those that no upload accounts for and the confirmed uploads whose object is not
+    /// there. Changes nothing without --repair. What is neither named by an upload's id nor in the staging area belongs
+    /// to others, and is counted and never touched.
+    #[command(after_help = "\
+Examples:
+  presignd drift
+  presignd drift --resume --json >> drift.jsonl
+  presignd drift --repair --min-age 7d
+
+Exit codes: 0 nothing is wrong, or all of it was repaired; 1 something is, or it did not work; 2 the command line cannot be understood.")]
+    Drift(drift::DriftArgs),
     /// Look at policy files.
     #[command(
         subcommand,
@@ -174,6 +202,8 @@ pub fn run() -> ExitCode {
             #[cfg(feature = "embedded")]
             Command::Dev(args) => dev::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Migrate(args) => migrate::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
+            Command::Sweep(args) => sweep::run(&args, &handle).await,
+            Command::Drift(args) => drift::run(&args, &handle).await,
             Command::Policy(command) => policy::run(&command),
             Command::Token(args) => token::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Check(args) => check::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),

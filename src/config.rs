@@ -23,6 +23,7 @@ pub mod problem;
 pub mod s3;
 pub mod secret;
 pub mod server;
+pub mod sweeper;
 pub mod switch;
 pub mod webhooks;
 
@@ -33,6 +34,7 @@ pub use log::{LogConfig, LogFormat};
 pub use problem::Problem;
 pub use s3::S3Config;
 pub use server::ServerConfig;
+pub use sweeper::SweeperConfig;
 pub use webhooks::WebhooksConfig;
 
 /// The whole configuration.
@@ -60,6 +62,9 @@ pub struct Config {
     /// Who is told what became of uploads.
     #[serde(default)]
     pub webhooks: WebhooksConfig,
+    /// Who looks at uploads that nobody confirms.
+    #[serde(default)]
+    pub sweeper: SweeperConfig,
 }
 
 /// `[policies]`: where the policies are.
@@ -127,6 +132,7 @@ impl Config {
         problems.extend(self.auth.problems());
         problems.extend(self.callback.problems());
         problems.extend(self.webhooks.problems());
+        problems.extend(self.sweeper.problems());
         problems
     }
 }

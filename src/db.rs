@@ -3,6 +3,7 @@
 mod connect;
 pub mod copies;
 pub mod downloads;
+pub mod drift;
 mod error;
 mod group_insert;
 pub mod idempotency;
@@ -21,5 +22,5 @@ pub use downloads::DownloadIntent;
 pub use error::DbError;
 pub use ledger::{Ledger, LedgerStatus, LedgerWriters};
 pub use migrate::SchemaState;
-pub use uploads::{Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject};
+pub use uploads::{Outcome, SettledVia, Settlement, UploadAccount, UploadIntent, VerifiedObject};
 pub use webhooks::NewDelivery;

@@ -5,11 +5,13 @@ mod callback_token;
 mod confirm;
 mod deliver;
 mod disposition;
+mod drift;
 mod error;
 mod issue;
 mod maintain;
 mod outbox;
 mod renew;
+mod sweep;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -19,9 +21,11 @@ pub use callback_token::{CallbackKey, CallbackTokens};
 pub use confirm::Confirmer;
 pub use deliver::{DownloadRequest, IssuedDownload};
 pub use disposition::{Disposition, content_disposition};
+pub use drift::{DriftCounts, DriftEvent, DriftKind, DriftOptions, Finding};
 pub use error::{DomainError, Mismatch};
 pub use issue::{IssueRequest, IssuedUpload, UploadTarget};
 pub use outbox::Outbox;
+pub use sweep::{Rehearsal, SweepProgress, SweepStatus, Sweeper};
 
 use crate::{
     clock::Clock,
@@ -51,6 +55,8 @@ pub struct Service {
     pub outbox: Outbox,
     /// The methods whose uploads land in the staging area.
     pub staged_methods: Arc<[UploadMethod]>,
+    /// What the sweeper of this process has done.
+    pub sweep_progress: SweepProgress,
     /// The time.
     pub clock: Clock,
 }

@@ -2,12 +2,18 @@
 
 mod copy;
 mod error;
+mod listing;
+mod multipart;
 mod object_store;
+mod pace;
+mod purge;
 mod sdk;
 mod sessions;
 
 pub use copy::CopyLimits;
 pub use error::S3Error;
+pub use listing::{ListedObject, ListedPage, Listing};
+pub use multipart::{MultipartMarker, OpenMultipart};
 pub use object_store::{ObjectHead, ObjectStore};
 pub use sdk::Sdk;
 pub use sessions::{Access, SessionStatus, Sessions};

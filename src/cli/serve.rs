@@ -33,6 +33,14 @@ impl StopSignals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
+    /// Waits until one of them comes.
+    pub(super) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     /// Serves until one of them comes, then stops in order.
     pub(super) async fn serve(mut self, mut running: Running) -> Result<(), Failure> {
         tokio::select! {

@@ -27,6 +27,40 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// Confirmed uploads whose object a run has met in the bucket. Empty when no run is under way.
+    drift_objects (run_id, upload_id) {
+        /// The run.
+        run_id -> Uuid,
+        /// The upload.
+        upload_id -> Uuid,
+    }
+}
+
+diesel::table! {
+    /// Comparisons of a bucket with the uploads: how far each has come, so that one that was interrupted can go on.
+    drift_runs (id) {
+        /// UUID version 7.
+        id -> Uuid,
+        /// The bucket.
+        bucket -> Text,
+        /// Last key of the listing that has been compared; null before the first page.
+        listed_to -> Nullable<Text>,
+        /// Whether the whole bucket has been.
+        is_listed -> Bool,
+        /// Last upload whose object has been looked for; null before the first.
+        checked_to -> Nullable<Uuid>,
+        /// What has been found so far.
+        counts -> Jsonb,
+        /// When it began. Uploads issued later are left out.
+        started_at -> Timestamptz,
+        /// When it came this far.
+        updated_at -> Timestamptz,
+        /// When it was through; null before.
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     /// Idempotency-Key headers seen in the last 24 hours, and the upload that each of them led to.
     idempotency_keys (issuer, subject, key) {
         /// iss of the token that asked: keys of different users never meet.
@@ -182,6 +216,8 @@ diesel::table! {
 
 diesel::allow_tables_to_appear_in_same_query!(
     download_intents,
+    drift_objects,
+    drift_runs,
     idempotency_keys,
     inspections,
     upload_copies,

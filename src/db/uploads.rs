@@ -1,8 +1,12 @@
 //! The table `upload_intents`.
 
+mod accounts;
+mod due;
+
 use aws_lc_rs::digest;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
+    BoolExpressionMethods as _, IntoSql as _,
     dsl::sql,
     pg::Pg,
     prelude::{
@@ -14,6 +18,9 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
+
+pub use accounts::UploadAccount;
+pub use due::Backlog;
 
 use super::{
     Database, DbError,
@@ -322,6 +329,12 @@ async fn transition(
     diesel::update(upload_intents::table)
         .filter(upload_intents::id.eq(id.uuid()))
         .filter(upload_intents::state.eq_any(sources))
+        // Whoever found that the time has run out may not know of a renewal since.
+        .filter(
+            upload_intents::confirm_until
+                .lt(settlement.at)
+                .or((settlement.event != IntentEvent::Expire).into_sql::<Bool>()),
+        )
         .set((
             upload_intents::state.eq(target.as_str()),
             is_final.then(|| upload_intents::settled_at.eq(settlement.at)),

@@ -51,6 +51,9 @@ impl Service {
     /// Looks at the stored object, compares it with what was promised, and settles the upload in one conditional
     /// update. Any number of calls, on whatever path, in any order and at once, lead to one transition.
     ///
+    /// What counts at the deadline is when the object arrived, not when somebody looks: an upload that was finished in
+    /// time is not lost because nobody could say so in time.
+    ///
     /// A staged upload is copied first, and it is the copy that is verified: no client can write to that, while the
     /// staged object may become another at any moment.
     ///
@@ -65,11 +68,15 @@ impl Service {
         if intent.state != IntentState::Issued {
             return settled(intent);
         }
-        if self.clock.now() > intent.confirm_until {
-            return self.settle(&intent, via, Verdict::Expired).await;
-        }
+        // Taken before the store is asked, so that what arrives after the answer has arrived too late.
+        let is_over = self.clock.now() > intent.confirm_until;
         for _ in 0..LOOKS {
-            let Some(arrived) = self.store.head(&intent.object_key).await? else {
+            let arrived = self.store.head(&intent.object_key).await?;
+            let in_time = |head: &ObjectHead| head.last_modified.is_none_or(|at| at <= intent.confirm_until);
+            if is_over && !arrived.as_ref().is_some_and(in_time) {
+                return self.settle(&intent, via, Verdict::Expired).await;
+            }
+            let Some(arrived) = arrived else {
                 // Somebody else may have confirmed it meanwhile, and removed the staged object.
                 let now = self.database.upload(intent.id).await?.ok_or(DomainError::NotFound)?;
                 return if now.state == IntentState::Issued { Err(DomainError::Incomplete) } else { settled(now) };
@@ -250,11 +257,13 @@ fn settled(intent: UploadIntent) -> Result<UploadIntent, DomainError> {
             Err(DomainError::Mismatched(mismatches.unwrap_or_default()))
         }
         IntentState::Expired => Err(DomainError::Expired),
-        state @ (IntentState::Aborted | IntentState::Issued) => Err(DomainError::InvalidState(state)),
+        // It was to expire, and a renewal came before that.
+        IntentState::Issued => Err(DomainError::Incomplete),
+        IntentState::Aborted => Err(DomainError::InvalidState(IntentState::Aborted)),
     }
 }
 
-fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead) -> Vec<Mismatch> {
+pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead) -> Vec<Mismatch> {
     let mut mismatches = Vec::new();
     if intent.file_size.bytes() != head.size {
         mismatches.push(Mismatch {

@@ -26,6 +26,15 @@ pub struct Metrics {
     sessions_failed: IntCounter,
     policy_reloads: IntCounter,
     policy_failures: IntCounter,
+    sweeper_looks: IntCounter,
+    sweeper_confirmed: IntCounter,
+    sweeper_rejected: IntCounter,
+    sweeper_expired: IntCounter,
+    sweeper_deleted: IntCounter,
+    sweeper_multiparts: IntCounter,
+    sweeper_failed: IntCounter,
+    sweeper_due: IntGauge,
+    sweeper_oldest: IntGauge,
 }
 
 impl Metrics {
@@ -63,6 +72,15 @@ impl Metrics {
             sessions_failed: counter("sts_failed_total", "Calls of AssumeRole that failed.")?,
             policy_reloads: counter("policy_reloads_total", "Changes of the policy file that took effect.")?,
             policy_failures: counter("policy_failures_total", "Changes of the policy file that were refused.")?,
+            sweeper_looks: counter("sweeper_looks_total", "Looks of this process at uploads that were due.")?,
+            sweeper_confirmed: counter("sweeper_confirmed_total", "Uploads that the sweeper found finished.")?,
+            sweeper_rejected: counter("sweeper_rejected_total", "Uploads that the sweeper found broken promises in.")?,
+            sweeper_expired: counter("sweeper_expired_total", "Uploads whose time the sweeper found run out.")?,
+            sweeper_deleted: counter("sweeper_deleted_objects_total", "Objects that the sweeper removed.")?,
+            sweeper_multiparts: counter("sweeper_aborted_multiparts_total", "Multipart uploads that were aborted.")?,
+            sweeper_failed: counter("sweeper_failed_total", "Looks that failed and will be repeated.")?,
+            sweeper_due: gauge("sweeper_due_uploads", "Uploads that were due at the last round, up to 100000.")?,
+            sweeper_oldest: gauge("sweeper_oldest_due_seconds", "For how long the oldest of them had been due.")?,
             registry,
         })
     }
@@ -81,8 +99,11 @@ pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
     let ledger = state.service.ledger.status();
     let sessions = state.service.sessions.status().await;
     let policies = state.service.policies.status();
+    let sweeper = state.service.sweep_progress.status();
     metrics.ledger_queue.set(i64::try_from(ledger.queued).unwrap_or(i64::MAX));
     metrics.sessions.set(i64::try_from(sessions.cached).unwrap_or(i64::MAX));
+    metrics.sweeper_due.set(sweeper.due);
+    metrics.sweeper_oldest.set(i64::try_from(sweeper.oldest_due.as_secs()).unwrap_or(i64::MAX));
     for (counter, total) in [
         (&metrics.ledger_groups, ledger.groups),
         (&metrics.ledger_rows, ledger.rows),
@@ -91,6 +112,13 @@ pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
         (&metrics.sessions_failed, sessions.failed),
         (&metrics.policy_reloads, policies.reloads_total),
         (&metrics.policy_failures, policies.failures_total),
+        (&metrics.sweeper_looks, sweeper.looked),
+        (&metrics.sweeper_confirmed, sweeper.confirmed),
+        (&metrics.sweeper_rejected, sweeper.rejected),
+        (&metrics.sweeper_expired, sweeper.expired),
+        (&metrics.sweeper_deleted, sweeper.deleted),
+        (&metrics.sweeper_multiparts, sweeper.multiparts_aborted),
+        (&metrics.sweeper_failed, sweeper.failed),
     ] {
         counter.inc_by(total.saturating_sub(counter.get()));
     }

@@ -40,6 +40,26 @@ impl IntentId {
     pub fn hex(self) -> String {
         self.0.simple().to_string()
     }
+
+    /// The time of issue that it carries, in whole milliseconds.
+    pub fn issued_at(self) -> Option<DateTime<Utc>> {
+        let (seconds, nanoseconds) = self.0.get_timestamp()?.to_unix();
+        DateTime::from_timestamp(seconds.try_into().ok()?, nanoseconds)
+    }
+
+    /// Everything in an object's key that may be the id of its upload. Names and folders may look like ids as well, so
+    /// which of them it is, if any, is for the uploads to say.
+    pub fn all_in(key: &str) -> Vec<Self> {
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let windows = key.as_bytes().windows(32).filter(|window| window.iter().all(is_digit));
+        let ids = windows.filter_map(|window| {
+            // Versions and variants first: a long run of digits has many windows, and few of them are ids.
+            let is_version_7 =
+                window.get(12) == Some(&b'7') && matches!(window.get(16), Some(b'8' | b'9' | b'a' | b'b'));
+            if is_version_7 { Uuid::try_parse_ascii(window).ok().map(Self) } else { None }
+        });
+        ids.collect()
+    }
 }
 
 impl FromStr for IntentId {
@@ -257,6 +277,12 @@ mod tests {
         let millis = ids[0].uuid().as_u128() >> 80;
         assert_eq!(millis, 1_800_000_000_123);
         assert_eq!(ids[0].to_string().parse::<IntentId>().unwrap(), ids[0]);
+        assert_eq!(ids[0].issued_at(), Some(now));
+        assert_eq!(IntentId::all_in(&format!("uploads/{}-a.pdf", ids[0].hex())), [ids[0]]);
+        assert_eq!(IntentId::all_in(&format!("{}/c{}", ids[0].hex(), ids[1].hex())), [ids[0], ids[1]]);
+        for none in ["", "d41d8cd98f00b204e9800998ecf8427e", &ids[0].hex().to_uppercase(), &ids[0].to_string()] {
+            assert_eq!(IntentId::all_in(none), [], "{none}");
+        }
         assert!("6f1e7f0a-0f0b-4b52-9d0b-3c9b1a6b0e11".parse::<IntentId>().is_err());
         assert!("nonsense".parse::<IntentId>().is_err());
     }

@@ -74,6 +74,15 @@ impl ObjectKey {
         }
     }
 
+    /// Whether `key` is that of a copy of this staged object, whichever attempt made it.
+    pub fn has_copy(&self, key: &Self) -> bool {
+        let attempt = key.0.rsplit('/').nth(1);
+        self.is_staged()
+            && attempt.is_some_and(|attempt| {
+                attempt.len() == ATTEMPT_DIGITS && self.copied(attempt).is_ok_and(|copy| copy == *key)
+            })
+    }
+
     /// The last segment.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
@@ -119,6 +128,8 @@ mod tests {
         let copy = staged.copied("0123456789abcdef").unwrap();
         assert_eq!(copy.as_str(), "uploads/2026/11/0123456789abcdef/0-a.pdf");
         assert_eq!(copy.file_name(), staged.file_name());
+        assert!(staged.has_copy(&copy));
+        assert!(!staged.has_copy(&staged) && !staged.has_copy(&key) && !key.has_copy(&copy));
         let bare = ObjectKey::parse("0-a.pdf").unwrap().staged().unwrap();
         assert_eq!(bare.copied("f").unwrap().as_str(), "f/0-a.pdf");
     }

@@ -80,7 +80,10 @@ impl ObjectStore {
         })?;
         let copied = self.copy_parts(&source, seen.size, to, &upload_id).await;
         if !matches!(copied, Ok(true)) {
-            self.abort_multipart(to, &upload_id).await;
+            // Best effort: the sweeper finds what stays.
+            if let Err(error) = self.abort_multipart(to.as_str(), &upload_id).await {
+                log::warn!("{error}");
+            }
         }
         copied
     }
@@ -130,18 +133,6 @@ impl ObjectStore {
             .config_override(patient());
         let completed = self.on_main(COMPLETE, request.send()).await?;
         completed.map(|_| true).map_err(|error| S3Error::from_sdk(COMPLETE, &error))
-    }
-
-    /// Best effort: the sweeper finds what stays.
-    async fn abort_multipart(&self, key: &ObjectKey, upload_id: &str) {
-        const OPERATION: &str = "AbortMultipartUpload";
-        let request =
-            self.client().abort_multipart_upload().bucket(self.bucket()).key(key.as_str()).upload_id(upload_id);
-        match self.on_main(OPERATION, request.send()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => log::warn!("{}", S3Error::from_sdk(OPERATION, &error)),
-            Err(error) => log::warn!("{error}"),
-        }
     }
 }
 

@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 use aws_lc_rs::digest;
 use aws_sdk_s3::{operation::head_object::HeadObjectError, types::ChecksumMode};
-use tokio::{runtime::Handle, sync::Semaphore};
+use chrono::{DateTime, Utc};
+use tokio::{
+    runtime::Handle,
+    sync::{OnceCell, Semaphore},
+};
 
-use super::{CopyLimits, S3Error, Sdk};
+use super::{CopyLimits, S3Error, Sdk, pace::Pace, sdk::instant};
 use crate::model::{ETag, ObjectKey, Sha256Digest};
 
 /// What a HEAD says of an object.
@@ -22,6 +26,8 @@ pub struct ObjectHead {
     pub version_id: Option<String>,
     /// SHA-256 of the whole object, where the store keeps it.
     pub checksum_sha256: Option<Sha256Digest>,
+    /// When it was written, by the store's clock, in whole seconds.
+    pub last_modified: Option<DateTime<Utc>>,
     /// User metadata without its prefix.
     pub metadata: BTreeMap<String, String>,
 }
@@ -34,6 +40,8 @@ pub struct ObjectStore {
     runtime: Handle,
     reads: Arc<Semaphore>,
     copy_limits: CopyLimits,
+    versioned: Arc<OnceCell<bool>>,
+    pace: Option<Arc<Pace>>,
 }
 
 /// Objects read back at once, over all requests: each costs the store and the network as much as a download.
@@ -44,7 +52,25 @@ impl ObjectStore {
     /// first would own them for everybody.
     pub fn new(sdk: Sdk, bucket: impl Into<String>, runtime: Handle) -> Self {
         let reads = Arc::new(Semaphore::new(READS_AT_ONCE));
-        Self { sdk, bucket: bucket.into(), runtime, reads, copy_limits: CopyLimits::default() }
+        Self {
+            sdk,
+            bucket: bucket.into(),
+            runtime,
+            reads,
+            copy_limits: CopyLimits::default(),
+            versioned: Arc::default(),
+            pace: None,
+        }
+    }
+
+    /// The same, asked at most `requests_per_second` times in a second. Attempts that the SDK repeats are not counted.
+    #[must_use]
+    pub fn paced(self, requests_per_second: usize) -> Self {
+        Self { pace: Some(Arc::new(Pace::new(requests_per_second))), ..self }
+    }
+
+    pub(super) fn versioned(&self) -> &OnceCell<bool> {
+        &self.versioned
     }
 
     /// The same with other bounds for copies.
@@ -89,6 +115,7 @@ impl ObjectStore {
             version_id: head.version_id().filter(|version| *version != "null").map(str::to_owned),
             // A composite checksum ("…-3") is not the digest of the object; it does not parse and so does not count.
             checksum_sha256: head.checksum_sha256().and_then(|text| Sha256Digest::from_base64(text).ok()),
+            last_modified: head.last_modified().and_then(instant),
             metadata: head.metadata.unwrap_or_default().into_iter().collect(),
         }))
     }
@@ -158,6 +185,9 @@ impl ObjectStore {
         operation: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, S3Error> {
+        if let Some(pace) = &self.pace {
+            pace.turn().await;
+        }
         self.runtime
             .spawn(work)
             .await

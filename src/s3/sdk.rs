@@ -4,9 +4,15 @@ use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout
 use aws_sdk_s3::config::{
     Credentials, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
 };
+use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
 
 use crate::config::{S3Config, s3::Addressing};
+
+/// An instant as the rest of the service has it.
+pub(super) fn instant(at: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(at.secs(), at.subsec_nanos())
+}
 
 /// Clients for the store and its STS, with the service's own credentials.
 #[derive(Clone)]

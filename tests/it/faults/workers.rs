@@ -14,7 +14,7 @@ use presignd::{
     clock::Clock,
     config::Config,
     db::{Database, Ledger},
-    domain::{CallbackKey, CallbackTokens, Outbox, Service},
+    domain::{CallbackKey, CallbackTokens, Outbox, Service, SweepProgress},
     http::{self, Metrics, State},
     policy::{self, PolicyHandle},
     s3::{ObjectStore, Sdk, Sessions},
@@ -55,6 +55,7 @@ async fn service(config: &Config, runtime: &Handle) -> (Service, Authenticator) 
         database,
         outbox: Outbox::default(),
         staged_methods: Arc::default(),
+        sweep_progress: SweepProgress::default(),
     };
     let authenticator = Authenticator::from_config(&config.auth, clock, runtime.clone()).await.unwrap();
     (service, authenticator)

@@ -1,0 +1,2 @@
+DROP TABLE drift_objects;
+DROP TABLE drift_runs;

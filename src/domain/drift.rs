@@ -1,0 +1,343 @@
+//! Drift: objects that no upload accounts for, and confirmed uploads without their object.
+//!
+//! First the bucket is listed, page by page, and each page is compared with the uploads that its keys name; then every
+//! confirmed upload whose object was not met is looked for by itself. How far it has come is in the database after each
+//! page, so that memory stays the same for any number of objects and an interrupted run goes on where it was.
+
+use std::{collections::HashMap, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{DomainError, Service};
+use crate::{
+    db::{UploadAccount, drift::DriftRun},
+    model::{IntentId, IntentState, ObjectKey},
+    s3::{ListedObject, Listing},
+};
+
+/// Confirmed uploads looked through at once.
+const WINDOW: i64 = 10_000;
+
+/// Before any upload was issued anywhere: 2026-01-01, in seconds since 1970.
+const FIRST_ISSUED: i64 = 1_767_225_600;
+
+/// What is done about drift.
+#[derive(Debug, Clone, Copy)]
+pub struct DriftOptions {
+    /// Whether orphans are removed.
+    pub repair: bool,
+    /// Whether to go on with the last run that was not finished.
+    pub resume: bool,
+    /// Objects younger than this are left out: what they belong to may be under way.
+    pub min_age: Duration,
+}
+
+/// How many of each there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DriftCounts {
+    /// Objects in the bucket.
+    pub objects: u64,
+    /// Objects of open uploads, and verified objects of confirmed ones.
+    pub accounted: u64,
+    /// Leftovers of settled uploads that the sweeper is going to remove.
+    pub pending: u64,
+    /// Objects that are not this service's.
+    pub foreign: u64,
+    /// Objects that are too young to be judged.
+    pub young: u64,
+    /// Objects of uploads older than all that the database knows. Never removed.
+    pub forgotten: u64,
+    /// Objects that no upload accounts for.
+    pub orphans: u64,
+    /// How many of them were removed.
+    pub removed: u64,
+    /// Confirmed uploads without their object.
+    pub missing: u64,
+    /// Confirmed uploads under whose key another object lies.
+    pub replaced: u64,
+}
+
+impl DriftCounts {
+    /// Whether bucket and uploads agree, or do after what was removed.
+    pub fn is_clean(&self) -> bool {
+        self.orphans == self.removed && self.missing == 0 && self.replaced == 0
+    }
+}
+
+/// What does not agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriftKind {
+    /// No upload accounts for the object.
+    Orphan,
+    /// The object names an upload that is older than all that the database knows.
+    Forgotten,
+    /// The object of a confirmed upload is not there.
+    Missing,
+    /// Another object lies in its place.
+    Replaced,
+}
+
+/// One thing that does not agree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: DriftKind,
+    /// Key of the object.
+    pub key: String,
+    /// The upload that the key names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload_id: Option<IntentId>,
+    /// State of that upload, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<IntentState>,
+    /// Whether the object was removed.
+    pub removed: bool,
+}
+
+/// What whoever watches a run is told.
+#[derive(Debug, Clone, Copy)]
+pub enum DriftEvent<'a> {
+    /// An interrupted run goes on, from these counts.
+    Resumed(&'a DriftCounts),
+    /// Something does not agree.
+    Found(&'a Finding),
+    /// This is how far it has come.
+    Progress(&'a DriftCounts),
+}
+
+impl Service {
+    /// Compares `listing`, which is of the store's bucket, with the uploads.
+    ///
+    /// # Errors
+    /// When the database or the store does not answer. What has been compared until then can be resumed from.
+    pub async fn drift(
+        &self,
+        listing: &impl Listing,
+        options: DriftOptions,
+        mut watch: impl FnMut(DriftEvent<'_>),
+    ) -> Result<DriftCounts, DomainError> {
+        let bucket = self.store.bucket();
+        let unfinished = if options.resume { self.database.unfinished_drift_run(bucket).await? } else { None };
+        let mut run = match unfinished {
+            Some(run) => {
+                watch(DriftEvent::Resumed(&counts_of(&run)));
+                run
+            }
+            None => {
+                let none = serde_json::json!(DriftCounts::default());
+                self.database.begin_drift_run(bucket, none, self.clock.now()).await?
+            }
+        };
+        let mut counts = counts_of(&run);
+        while !run.is_listed {
+            let page = listing.page(run.listed_to.as_deref()).await?;
+            let met = self.compare(&page.objects, options, &mut counts, &mut watch).await?;
+            if let Some(last) = page.objects.last() {
+                run.listed_to = Some(last.key.clone());
+            }
+            // A page without objects is the last whatever the store says: the next would be the same again.
+            run.is_listed = page.is_last || page.objects.is_empty();
+            self.advance(&mut run, &met, &counts, &mut watch).await?;
+        }
+        loop {
+            let unseen = self.database.unseen_uploads(&run, bucket, WINDOW).await?;
+            for upload in unseen.uploads {
+                self.look_for(&upload, &mut counts, &mut watch).await?;
+            }
+            let Some(checked_to) = unseen.checked_to else { break };
+            run.checked_to = Some(checked_to);
+            self.advance(&mut run, &[], &counts, &mut watch).await?;
+        }
+        run.counts = serde_json::json!(counts);
+        self.database.advance_drift_run(&run, &[], self.clock.now()).await?;
+        self.database.finish_drift_run(run.id, self.clock.now()).await?;
+        Ok(counts)
+    }
+
+    async fn advance(
+        &self,
+        run: &mut DriftRun,
+        met: &[IntentId],
+        counts: &DriftCounts,
+        watch: &mut impl FnMut(DriftEvent<'_>),
+    ) -> Result<(), DomainError> {
+        run.counts = serde_json::json!(counts);
+        self.database.advance_drift_run(run, met, self.clock.now()).await?;
+        watch(DriftEvent::Progress(counts));
+        Ok(())
+    }
+
+    /// Compares one page. Gives the confirmed uploads whose objects are on it.
+    async fn compare(
+        &self,
+        objects: &[ListedObject],
+        options: DriftOptions,
+        counts: &mut DriftCounts,
+        watch: &mut impl FnMut(DriftEvent<'_>),
+    ) -> Result<Vec<IntentId>, DomainError> {
+        let mut met = Vec::new();
+        let ledger = self.ledger_of(objects).await?;
+        for object in objects {
+            counts.objects += 1;
+            match ledger.standing(object, options.min_age) {
+                Standing::Accounted => counts.accounted += 1,
+                Standing::Verified(id) => {
+                    counts.accounted += 1;
+                    met.push(id);
+                }
+                Standing::Pending => counts.pending += 1,
+                Standing::Foreign => counts.foreign += 1,
+                Standing::Young => counts.young += 1,
+                Standing::Forgotten(id) => {
+                    counts.forgotten += 1;
+                    let key = object.key.clone();
+                    let finding =
+                        Finding { kind: DriftKind::Forgotten, key, upload_id: Some(id), state: None, removed: false };
+                    watch(DriftEvent::Found(&finding));
+                }
+                Standing::Orphan(id, state) => {
+                    counts.orphans += 1;
+                    let removed = options.repair && self.remove_orphan(object, options.min_age).await?;
+                    counts.removed += u64::from(removed);
+                    let key = object.key.clone();
+                    watch(DriftEvent::Found(&Finding { kind: DriftKind::Orphan, key, upload_id: id, state, removed }));
+                }
+            }
+        }
+        Ok(met)
+    }
+
+    /// What the database knows of the uploads that `objects` name.
+    async fn ledger_of(&self, objects: &[ListedObject]) -> Result<KnownUploads<'_>, DomainError> {
+        let ids: Vec<_> = objects.iter().flat_map(|object| IntentId::all_in(&object.key)).collect();
+        let uploads = self.database.upload_accounts(&ids).await?;
+        Ok(KnownUploads {
+            bucket: self.store.bucket(),
+            uploads: uploads.into_iter().map(|upload| (upload.id, upload)).collect(),
+            oldest: self.database.oldest_upload().await?,
+            now: self.clock.now(),
+        })
+    }
+
+    /// Looks again, at the rows and at the object, and removes it if it is an orphan still.
+    async fn remove_orphan(&self, listed: &ListedObject, min_age: Duration) -> Result<bool, DomainError> {
+        let Ok(key) = ObjectKey::parse(listed.key.as_str()) else { return Ok(false) };
+        let Some(head) = self.store.head(&key).await? else { return Ok(false) };
+        let object = ListedObject { key: listed.key.clone(), etag: Some(head.etag), last_modified: head.last_modified };
+        let ledger = self.ledger_of(std::slice::from_ref(&object)).await?;
+        if !matches!(ledger.standing(&object, min_age), Standing::Orphan(..)) {
+            return Ok(false);
+        }
+        Ok(self.store.purge(&key).await?)
+    }
+
+    /// Looks for the object of a confirmed upload that the listing did not show: it may have been confirmed since.
+    async fn look_for(
+        &self,
+        upload: &UploadAccount,
+        counts: &mut DriftCounts,
+        watch: &mut impl FnMut(DriftEvent<'_>),
+    ) -> Result<(), DomainError> {
+        let key = upload.verified_key();
+        let kind = match &upload.version_id {
+            Some(version) if self.store.exists(key, Some(version)).await? => return Ok(()),
+            Some(_) => DriftKind::Missing,
+            None => match self.store.head(key).await? {
+                Some(head) if upload.etag.as_ref() == Some(&head.etag) => return Ok(()),
+                Some(_) => DriftKind::Replaced,
+                None => DriftKind::Missing,
+            },
+        };
+        match kind {
+            DriftKind::Replaced => counts.replaced += 1,
+            _ => counts.missing += 1,
+        }
+        watch(DriftEvent::Found(&Finding {
+            kind,
+            key: key.to_string(),
+            upload_id: Some(upload.id),
+            state: Some(upload.state),
+            removed: false,
+        }));
+        Ok(())
+    }
+}
+
+fn counts_of(run: &DriftRun) -> DriftCounts {
+    serde_json::from_value(run.counts.clone()).unwrap_or_default()
+}
+
+/// What an object is to the uploads.
+enum Standing {
+    /// Of an open upload, or under the key of a confirmed one whose object is still to be looked at.
+    Accounted,
+    /// What was confirmed.
+    Verified(IntentId),
+    Pending,
+    Foreign,
+    Young,
+    Forgotten(IntentId),
+    Orphan(Option<IntentId>, Option<IntentState>),
+}
+
+struct KnownUploads<'a> {
+    bucket: &'a str,
+    uploads: HashMap<IntentId, UploadAccount>,
+    oldest: Option<IntentId>,
+    now: DateTime<Utc>,
+}
+
+impl KnownUploads<'_> {
+    fn standing(&self, object: &ListedObject, min_age: Duration) -> Standing {
+        let Ok(key) = ObjectKey::parse(object.key.as_str()) else { return Standing::Foreign };
+        let ids = IntentId::all_in(&object.key);
+        let known = || ids.iter().filter_map(|id| self.uploads.get(id));
+        if let Some(upload) = known().find(|upload| upload.owns(self.bucket, &key)) {
+            return match upload.state {
+                IntentState::Issued | IntentState::Inspecting => Standing::Accounted,
+                IntentState::Confirmed if key == *upload.verified_key() => {
+                    if object.etag == upload.etag {
+                        Standing::Verified(upload.id)
+                    } else {
+                        Standing::Accounted
+                    }
+                }
+                _ if upload.look_at.is_some() => Standing::Pending,
+                _ => self.unless_young(object, min_age, Standing::Orphan(Some(upload.id), Some(upload.state))),
+            };
+        }
+        // Beside an upload lies what others derived from it, such as a thumbnail. Into the staging area only this
+        // service's forms write.
+        if known().next().is_some() && !key.is_staged() {
+            return Standing::Foreign;
+        }
+        match ids.iter().find(|id| self.is_plausible(**id, object)) {
+            // An empty or another service's database must not make orphans of everything.
+            Some(id) if self.oldest.is_none_or(|oldest| *id < oldest) => Standing::Forgotten(*id),
+            Some(id) => self.unless_young(object, min_age, Standing::Orphan(Some(*id), None)),
+            None if key.is_staged() && self.oldest.is_some() => {
+                self.unless_young(object, min_age, Standing::Orphan(None, None))
+            }
+            None => Standing::Foreign,
+        }
+    }
+
+    /// Whether the id may be one that this service gave out and whose object this is. In a bucket of others' files,
+    /// named by their hashes, some look like one: those in longer runs of digits, and those of another time.
+    fn is_plausible(&self, id: IntentId, object: &ListedObject) -> bool {
+        let hex = id.hex();
+        let stands_alone = object.key.split(|c: char| !c.is_ascii_hexdigit()).any(|run| run == hex);
+        let from = DateTime::from_timestamp(FIRST_ISSUED, 0).unwrap_or_default();
+        // Clocks differ a little.
+        let until = object.last_modified.map_or(self.now, |at| at.min(self.now)) + TimeDelta::minutes(5);
+        stands_alone && id.issued_at().is_some_and(|at| (from..=until).contains(&at))
+    }
+
+    fn unless_young(&self, object: &ListedObject, min_age: Duration, standing: Standing) -> Standing {
+        let age = object.last_modified.and_then(|at| (self.now - at).to_std().ok());
+        if age.is_some_and(|age| age >= min_age) { standing } else { Standing::Young }
+    }
+}

@@ -1,0 +1,225 @@
+//! Sweeping: uploads that nobody confirms are confirmed or expire, and what nobody needs is removed.
+//!
+//! Every upload that something is left to do for has a time at which it is looked at next. A look takes the upload for
+//! a while, which keeps others away, and says at its end when to look again. So any number of processes share the work,
+//! and one that dies over it, or cannot reach the store, loses nothing.
+
+mod multipart;
+mod progress;
+mod rehearsal;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::{StreamExt as _, stream};
+
+use super::{DomainError, Service};
+use crate::{
+    config::SweeperConfig,
+    db::{DbError, SettledVia, UploadIntent, uploads::Backlog},
+    model::{IntentState, ObjectKey},
+};
+
+pub use progress::{SweepProgress, SweepStatus};
+pub use rehearsal::Rehearsal;
+
+/// Shortest and longest pause between two looks at an upload that is waited for, or that could not be looked at.
+const PAUSES: (TimeDelta, TimeDelta) = (TimeDelta::minutes(1), TimeDelta::hours(1));
+
+/// Copies younger than this are left alone: most of them are being confirmed by whoever made them.
+const YOUNG_COPY: TimeDelta = TimeDelta::minutes(1);
+
+/// Looks at uploads that are due.
+#[derive(Debug, Clone)]
+pub struct Sweeper {
+    /// With a store that is asked no faster than the settings allow.
+    service: Service,
+    settings: SweeperConfig,
+}
+
+/// When to look at an upload again.
+enum Next {
+    /// The transition that the look led to has said so.
+    Settled,
+    /// At this time.
+    At(DateTime<Utc>),
+    /// Never: nothing is left to do.
+    Never,
+}
+
+impl Sweeper {
+    /// A sweeper of the uploads of `service`.
+    pub fn new(service: Service, settings: &SweeperConfig) -> Self {
+        let store = service.store.clone().paced(settings.requests_per_second);
+        Self { service: Service { store, ..service }, settings: settings.clone() }
+    }
+
+    /// What it has done.
+    pub fn progress(&self) -> &SweepProgress {
+        &self.service.sweep_progress
+    }
+
+    /// Sweeps until the task is ended, which costs nothing but the time until its leases end.
+    pub async fn sweep_for_ever(self) {
+        tokio::join!(self.look_for_ever(), self.abort_multiparts_for_ever());
+    }
+
+    async fn look_for_ever(&self) {
+        loop {
+            match self.sweep_batch().await {
+                // More may be due already.
+                Ok(taken) if taken == self.settings.batch => continue,
+                Ok(_) => {}
+                Err(error) => log::warn!("sweeping failed and will be tried again: {error}"),
+            }
+            tokio::time::sleep(self.settings.interval).await;
+        }
+    }
+
+    async fn abort_multiparts_for_ever(&self) {
+        loop {
+            // First, so that a process that starts again and again does not list the bucket each time.
+            tokio::time::sleep(self.settings.multipart_interval).await;
+            if let Err(error) = self.abort_stale_multiparts().await {
+                log::warn!("stale multipart uploads were not all aborted: {error}");
+            }
+        }
+    }
+
+    /// How much is due.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn backlog(&self) -> Result<Backlog, DbError> {
+        let now = self.service.clock.now();
+        let backlog = self.service.database.backlog(self.service.store.bucket(), now).await?;
+        let age = backlog.oldest.and_then(|oldest| (now - oldest).to_std().ok());
+        self.progress().set_backlog(backlog.due, age.unwrap_or_default());
+        Ok(backlog)
+    }
+
+    /// Takes a batch of uploads that are due and looks at each. Gives how many they were.
+    ///
+    /// # Errors
+    /// When the database does not answer. What was taken is due again when the lease ends.
+    pub async fn sweep_batch(&self) -> Result<usize, DbError> {
+        self.backlog().await?;
+        // In whole milliseconds, so that it is the same when the database gives it back.
+        let now = self.service.clock.now();
+        let lease_end = now + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::hours(1));
+        let limit = i64::try_from(self.settings.batch).unwrap_or(i64::MAX);
+        let bucket = self.service.store.bucket();
+        let due = self.service.database.take_due_uploads(bucket, now, lease_end, limit).await?;
+        let taken = due.len();
+        stream::iter(due).for_each_concurrent(self.settings.concurrency, |upload| self.look(upload, lease_end)).await;
+        Ok(taken)
+    }
+
+    /// Looks at one upload, and says when to look again. A failure postpones.
+    async fn look(&self, upload: UploadIntent, lease_end: DateTime<Utc>) {
+        let id = upload.id;
+        self.progress().looked();
+        let pause = pause(upload.expires_at, self.service.clock.now());
+        let next = match self.attend_to(upload).await {
+            Ok(Next::Settled) => return,
+            Ok(Next::At(at)) => Some(at),
+            Ok(Next::Never) => None,
+            Err(error) => {
+                self.progress().failed();
+                log::warn!("upload {id}: the sweeper will look again: {error}");
+                Some(self.service.clock.now() + pause)
+            }
+        };
+        if let Err(error) = self.service.database.look_again(id, lease_end, next).await {
+            log::warn!("upload {id}: the sweeper will look again when its lease ends: {error}");
+        }
+    }
+
+    async fn attend_to(&self, upload: UploadIntent) -> Result<Next, DomainError> {
+        match upload.state {
+            IntentState::Issued => self.confirm_or_wait(upload).await,
+            // The scanner's, until it has said something.
+            IntentState::Inspecting => Ok(Next::Never),
+            IntentState::Confirmed | IntentState::Rejected | IntentState::Aborted | IntentState::Expired => {
+                self.tidy(upload).await
+            }
+        }
+    }
+
+    async fn confirm_or_wait(&self, upload: UploadIntent) -> Result<Next, DomainError> {
+        let (expires_at, confirm_until) = (upload.expires_at, upload.confirm_until);
+        match self.service.confirm_intent(upload, SettledVia::Sweeper, None).await {
+            Ok(_) => self.progress().confirmed(),
+            Err(DomainError::Mismatched(_)) => self.progress().rejected(),
+            // The row comes first: from then on nothing can confirm it, and its next look removes what lies there.
+            Err(DomainError::Expired) => self.progress().expired(),
+            // Given up by its owner meanwhile.
+            Err(DomainError::InvalidState(_)) => {}
+            Err(DomainError::Incomplete) => {
+                let now = self.service.clock.now();
+                let next = now + pause(expires_at, now);
+                // The look that decides comes as soon as it can.
+                let decides = confirm_until + TimeDelta::milliseconds(1);
+                return Ok(Next::At(if decides > now { next.min(decides) } else { next }));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Next::Settled)
+    }
+
+    /// Removes what a settled upload does not need. URLs of it may still be good, and transfers under way, so it is
+    /// done again once neither can be.
+    async fn tidy(&self, upload: UploadIntent) -> Result<Next, DomainError> {
+        let database = &self.service.database;
+        let copies = database.copies_of(upload.id).await?;
+        // The row as it is right before anything is removed, not as it was when the batch was taken.
+        let Some(upload) = database.upload(upload.id).await? else { return Ok(Next::Never) };
+        let kept = match upload.state {
+            IntentState::Issued | IntentState::Inspecting => return Ok(Next::Settled),
+            IntentState::Confirmed => Some(upload.verified_key()),
+            IntentState::Rejected | IntentState::Aborted | IntentState::Expired => None,
+        };
+        let now = self.service.clock.now();
+        let (young, old): (Vec<_>, Vec<_>) = copies.into_iter().partition(|(_, begun)| *begun > now - YOUNG_COPY);
+        let old: Vec<ObjectKey> = old.into_iter().map(|(copy, _)| copy).collect();
+        let mut superfluous: Vec<&ObjectKey> = [&upload.object_key].into_iter().chain(&upload.stored_key).collect();
+        superfluous.extend(&old);
+        superfluous.retain(|key| kept != Some(*key));
+        superfluous.sort_unstable();
+        superfluous.dedup();
+        for key in superfluous {
+            if self.service.store.purge(key).await? {
+                self.progress().deleted();
+            }
+        }
+        if !young.is_empty() {
+            return Ok(Next::At(now + YOUNG_COPY));
+        }
+        // No URL is good after confirm_until: a renewal may bring expires_at closer, but never that.
+        let end = upload.settled_at.map_or(upload.confirm_until, |at| at.max(upload.confirm_until))
+            + TimeDelta::from_std(self.settings.tombstone_for).unwrap_or_default();
+        if now < end {
+            return Ok(Next::At(end));
+        }
+        // Only now: a copy that was still under way at an earlier look may have come into being since.
+        for copy in &old {
+            database.end_copy(upload.id, copy).await?;
+        }
+        Ok(Next::Never)
+    }
+}
+
+/// Doubles the time since `since`, within bounds.
+fn pause(since: DateTime<Utc>, now: DateTime<Utc>) -> TimeDelta {
+    (now - since).clamp(PAUSES.0, PAUSES.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_within_bounds() {
+        let start = DateTime::UNIX_EPOCH;
+        let after = |minutes| pause(start, start + TimeDelta::minutes(minutes)).num_minutes();
+        assert_eq!([-5, 0, 1, 2, 30, 60, 600].map(after), [1, 1, 1, 2, 30, 60, 60]);
+    }
+}

@@ -1,0 +1,67 @@
+//! Multipart uploads that nobody will complete: the store keeps, and bills, their parts until somebody aborts them.
+
+use std::collections::HashMap;
+
+use chrono::TimeDelta;
+
+use super::Sweeper;
+use crate::{
+    db::UploadAccount,
+    domain::DomainError,
+    model::{IntentId, IntentState},
+    s3::{MultipartMarker, OpenMultipart},
+};
+
+impl Sweeper {
+    /// Aborts all multipart uploads of the bucket that are stale. Gives how many. One that cannot be aborted does not
+    /// keep back the others.
+    ///
+    /// # Errors
+    /// When the bucket cannot be listed, or the database does not answer.
+    pub async fn abort_stale_multiparts(&self) -> Result<u64, DomainError> {
+        let (mut aborted, mut marker) = (0, None);
+        loop {
+            let (stale, next) = self.stale_multiparts(marker).await?;
+            for multipart in stale {
+                match self.service.store.abort_multipart(&multipart.key, &multipart.upload_id).await {
+                    Ok(()) => {
+                        aborted += 1;
+                        self.progress().multipart_aborted();
+                    }
+                    Err(error) => {
+                        self.progress().failed();
+                        log::warn!("a stale multipart upload will be tried again: {error}");
+                    }
+                }
+            }
+            let Some(next) = next else { return Ok(aborted) };
+            marker = Some(next);
+        }
+    }
+
+    /// The stale ones on a page of the bucket's multipart uploads, and where the next page begins.
+    pub(super) async fn stale_multiparts(
+        &self,
+        after: Option<MultipartMarker>,
+    ) -> Result<(Vec<OpenMultipart>, Option<MultipartMarker>), DomainError> {
+        let age = TimeDelta::from_std(self.settings.multipart_after).unwrap_or(TimeDelta::days(1));
+        let before = self.service.clock.now() - age;
+        let (mut page, next) = self.service.store.open_multiparts(after).await?;
+        page.retain(|multipart| multipart.initiated < before);
+        let ids: Vec<_> = page.iter().flat_map(|multipart| IntentId::all_in(&multipart.key)).collect();
+        let accounts = self.service.database.upload_accounts(&ids).await?;
+        let accounts: HashMap<_, _> = accounts.iter().map(|account| (account.id, account)).collect();
+        page.retain(|multipart| {
+            let ids = IntentId::all_in(&multipart.key);
+            // Others may use the bucket as well, and what they left lying is theirs.
+            !ids.is_empty()
+                && !ids.iter().any(|id| accounts.get(id).is_some_and(|account| is_wanted(account, multipart)))
+        });
+        Ok((page, next))
+    }
+}
+
+/// Whether the client may still be sending it. A copy of ours is not: none takes that long.
+fn is_wanted(account: &UploadAccount, multipart: &OpenMultipart) -> bool {
+    account.state == IntentState::Issued && account.object_key.as_str() == multipart.key
+}

@@ -1,0 +1,105 @@
+//! What sweeping would do.
+
+use chrono::{DateTime, Utc};
+
+use super::Sweeper;
+use crate::{
+    db::UploadIntent,
+    domain::{DomainError, confirm},
+    model::IntentState,
+};
+
+/// Uploads read at once.
+const PAGE: i64 = 500;
+
+/// What sweeping would do with what is due now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// Uploads that are due.
+    pub due: u64,
+    /// Uploads that would be confirmed, if their checksum is right as well.
+    pub confirm: u64,
+    /// Uploads that would be rejected for their size or type.
+    pub reject: u64,
+    /// Uploads that would expire.
+    pub expire: u64,
+    /// Uploads that would be waited for.
+    pub wait: u64,
+    /// Settled uploads that would be looked at for leftovers.
+    pub tidy: u64,
+    /// Objects that would be removed.
+    pub delete: u64,
+    /// Multipart uploads that would be aborted.
+    pub abort_multiparts: u64,
+}
+
+impl Sweeper {
+    /// Says what sweeping would do now, and does nothing of it. `watch` is called after each upload.
+    ///
+    /// # Errors
+    /// When the database or the store does not answer.
+    pub async fn rehearse(&self, mut watch: impl FnMut(&Rehearsal)) -> Result<Rehearsal, DomainError> {
+        let mut rehearsal = Rehearsal::default();
+        let now = self.service.clock.now();
+        let mut after = None;
+        loop {
+            let bucket = self.service.store.bucket();
+            let page = self.service.database.due_uploads(bucket, now, after, PAGE).await?;
+            let Some((at, last)) = page.last() else { break };
+            after = Some((*at, last.id));
+            for (_, upload) in page {
+                self.rehearse_look(&upload, now, &mut rehearsal).await?;
+                watch(&rehearsal);
+            }
+        }
+        let mut marker = None;
+        loop {
+            let (stale, next) = self.stale_multiparts(marker).await?;
+            rehearsal.abort_multiparts += u64::try_from(stale.len()).unwrap_or(u64::MAX);
+            let Some(next) = next else { return Ok(rehearsal) };
+            marker = Some(next);
+        }
+    }
+
+    async fn rehearse_look(
+        &self,
+        upload: &UploadIntent,
+        now: DateTime<Utc>,
+        rehearsal: &mut Rehearsal,
+    ) -> Result<(), DomainError> {
+        rehearsal.due += 1;
+        let store = &self.service.store;
+        match upload.state {
+            IntentState::Inspecting => {}
+            IntentState::Issued => {
+                let is_over = now > upload.confirm_until;
+                match store.head(&upload.object_key).await? {
+                    None if is_over => rehearsal.expire += 1,
+                    Some(head) if is_over && head.last_modified.is_some_and(|at| at > upload.confirm_until) => {
+                        rehearsal.expire += 1;
+                    }
+                    None => rehearsal.wait += 1,
+                    Some(head) if confirm::size_and_type_mismatches(upload, &head).is_empty() => rehearsal.confirm += 1,
+                    Some(_) => rehearsal.reject += 1,
+                }
+            }
+            IntentState::Confirmed | IntentState::Rejected | IntentState::Aborted | IntentState::Expired => {
+                rehearsal.tidy += 1;
+                let kept = (upload.state == IntentState::Confirmed).then(|| upload.verified_key());
+                let copies = self.service.database.copies_of(upload.id).await?;
+                let copies = copies.iter().map(|(copy, _)| copy);
+                let mut keys: Vec<_> =
+                    [&upload.object_key].into_iter().chain(&upload.stored_key).chain(copies).collect();
+                keys.retain(|key| kept != Some(*key));
+                keys.sort_unstable();
+                keys.dedup();
+                for key in keys {
+                    if store.exists(key, None).await? {
+                        rehearsal.delete += 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
