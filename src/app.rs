@@ -73,6 +73,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// The policies in force.
     pub policies: PolicyHandle,
+    /// The verbs that it serves. Whoever clones them has to let go of them before it can stop.
+    pub service: Service,
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
     writers: LedgerWriters,
@@ -92,6 +94,7 @@ impl Running {
         }
         self.server.stop(true).await;
         let _ = self.serving.await;
+        drop(self.service);
         // The last handler is gone, and with it the last sender of the ledger: its writers end when they are through.
         self.writers.drained().await;
         self.database.close();
@@ -178,13 +181,14 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
     let sweeper = config.sweeper.enabled.then(|| Sweeper::new(service.clone(), &config.sweeper));
     let sweeper = sweeper.map(|sweeper| runtime.spawn(sweeper.sweep_for_ever()));
-    let (address, server) = serve(config, service, authenticator, metrics)?;
+    let (address, server) = serve(config, service.clone(), authenticator, metrics)?;
     let handle = server.handle();
     let serving = runtime.spawn(server);
     log::info!("listening on {address}, policies {}", policies.current().version());
     Ok(Running {
         address,
         policies,
+        service,
         server: handle,
         serving,
         writers,

@@ -6,6 +6,7 @@ use diesel::{
     dsl::{exists, not},
     pg::Pg,
     result::Error as DieselError,
+    sql_types,
 };
 use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
 use uuid::Uuid;
@@ -97,20 +98,19 @@ impl Database {
     /// # Errors
     /// When the database does not answer; then the run is where it was.
     pub async fn advance_drift_run(&self, run: &DriftRun, met: &[IntentId], now: DateTime<Utc>) -> Result<(), DbError> {
-        // All that two pages share of a bucket that is written to: a page may be compared again.
-        let met: Vec<_> = met
-            .iter()
-            .map(|id| (drift_objects::run_id.eq(run.id.uuid()), drift_objects::upload_id.eq(id.uuid())))
-            .collect();
+        let met: Vec<Uuid> = met.iter().map(|id| id.uuid()).collect();
         self.query(async |connection| {
             connection
                 .transaction::<_, DieselError, _>(async |connection| {
                     if !met.is_empty() {
-                        diesel::insert_into(drift_objects::table)
-                            .values(met)
-                            .on_conflict_do_nothing()
-                            .execute(connection)
-                            .await?;
+                        // A page may be compared again by a run that was interrupted before it was noted.
+                        diesel::sql_query(
+                            "INSERT INTO drift_objects (run_id, upload_id) SELECT $1, unnest($2) ON CONFLICT DO NOTHING",
+                        )
+                        .bind::<sql_types::Uuid, _>(run.id.uuid())
+                        .bind::<sql_types::Array<sql_types::Uuid>, _>(&met)
+                        .execute(connection)
+                        .await?;
                     }
                     diesel::update(drift_runs::table)
                         .filter(drift_runs::id.eq(run.id.uuid()))

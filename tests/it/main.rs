@@ -19,6 +19,7 @@ mod client_address;
 mod command_line;
 mod contract;
 mod downloads;
+mod drift;
 mod faults;
 mod file_names;
 mod health;
@@ -28,6 +29,7 @@ mod policies;
 mod schema;
 mod smoke;
 mod support;
+mod sweeper;
 mod uploads;
 
 use std::process::ExitCode;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     command_line::register(&mut suite);
     contract::register(&mut suite);
     downloads::register(&mut suite);
+    drift::register(&mut suite);
     faults::register(&mut suite);
     file_names::register(&mut suite);
     health::register(&mut suite);
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     policies::register(&mut suite);
     schema::register(&mut suite);
     smoke::register(&mut suite);
+    sweeper::register(&mut suite);
     uploads::register(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     // Before the process ends, so that the servers' files go as well.
