@@ -21,6 +21,7 @@ pub struct Metrics {
     ledger_groups: IntCounter,
     ledger_rows: IntCounter,
     ledger_failed_rows: IntCounter,
+    s3_requests: IntGauge,
     sessions: IntGauge,
     sessions_assumed: IntCounter,
     sessions_failed: IntCounter,
@@ -67,6 +68,7 @@ impl Metrics {
             ledger_groups: counter("ledger_groups_total", "Statements that committed a group of intents.")?,
             ledger_rows: counter("ledger_intents_total", "Intents that were committed.")?,
             ledger_failed_rows: counter("ledger_failed_intents_total", "Intents that were not committed.")?,
+            s3_requests: gauge("s3_requests_under_way", "Requests to the store that have not ended.")?,
             sessions: gauge("sts_sessions", "Sessions held, one for each network and access.")?,
             sessions_assumed: counter("sts_assumed_total", "Calls of AssumeRole that gave a session.")?,
             sessions_failed: counter("sts_failed_total", "Calls of AssumeRole that failed.")?,
@@ -101,6 +103,7 @@ pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
     let policies = state.service.policies.status();
     let sweeper = state.service.sweep_progress.status();
     metrics.ledger_queue.set(i64::try_from(ledger.queued).unwrap_or(i64::MAX));
+    metrics.s3_requests.set(i64::try_from(state.service.store.requests_under_way()).unwrap_or(i64::MAX));
     metrics.sessions.set(i64::try_from(sessions.cached).unwrap_or(i64::MAX));
     metrics.sweeper_due.set(sweeper.due);
     metrics.sweeper_oldest.set(i64::try_from(sweeper.oldest_due.as_secs()).unwrap_or(i64::MAX));

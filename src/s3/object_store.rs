@@ -1,6 +1,13 @@
 //! Questions about objects, asked with the service's own credentials.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use aws_lc_rs::digest;
 use aws_sdk_s3::{operation::head_object::HeadObjectError, types::ChecksumMode};
@@ -42,6 +49,7 @@ pub struct ObjectStore {
     copy_limits: CopyLimits,
     versioned: Arc<OnceCell<bool>>,
     pace: Option<Arc<Pace>>,
+    under_way: Arc<AtomicUsize>,
 }
 
 /// Objects read back at once, over all requests: each costs the store and the network as much as a download.
@@ -60,6 +68,7 @@ impl ObjectStore {
             copy_limits: CopyLimits::default(),
             versioned: Arc::default(),
             pace: None,
+            under_way: Arc::default(),
         }
     }
 
@@ -71,6 +80,11 @@ impl ObjectStore {
 
     pub(super) fn versioned(&self) -> &OnceCell<bool> {
         &self.versioned
+    }
+
+    /// Requests to the store that have begun and not ended, of this value and its clones.
+    pub fn requests_under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
     }
 
     /// The same with other bounds for copies.
@@ -188,9 +202,31 @@ impl ObjectStore {
         if let Some(pace) = &self.pace {
             pace.turn().await;
         }
+        let counted = UnderWay::begin(&self.under_way);
+        // A task of its own goes on when nobody waits for it any more, and is under way until it ends.
         self.runtime
-            .spawn(work)
+            .spawn(async move {
+                let done = work.await;
+                drop(counted);
+                done
+            })
             .await
             .map_err(|_| S3Error::Unavailable { operation, reason: "the service is stopping".to_owned() })
+    }
+}
+
+/// Counts one request for as long as it lives.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn begin(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counter))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -26,6 +26,7 @@ mod health;
 mod immutability;
 mod layering;
 mod policies;
+mod schedules;
 mod schema;
 mod smoke;
 mod support;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     immutability::register(&mut suite);
     layering::register(&mut suite);
     policies::register(&mut suite);
+    schedules::register(&mut suite);
     schema::register(&mut suite);
     smoke::register(&mut suite);
     sweeper::register(&mut suite);
