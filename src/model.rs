@@ -13,6 +13,7 @@ pub mod metadata;
 pub mod network;
 pub mod object_key;
 pub mod principal;
+pub mod public_address;
 
 pub use byte_size::ByteSize;
 pub use content_type::{ContentType, MediaRange};
@@ -24,6 +25,7 @@ pub use metadata::Metadata;
 pub use network::{ClientNetwork, IpScope};
 pub use object_key::ObjectKey;
 pub use principal::{Principal, Scope};
+pub use public_address::is_globally_reachable;
 
 /// A value that a rule refused. The message states the rule and never echoes secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
