@@ -24,6 +24,7 @@ use crate::{
     policy::{self, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher},
     s3::{ObjectStore, Sdk, Sessions},
     signing::Endpoint,
+    webhook::{WebhookMetrics, WebhookSetupError, Webhooks},
 };
 
 /// How often a database that did not answer at the start is asked again.
@@ -61,6 +62,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// Webhooks cannot be sent.
+    #[error(transparent)]
+    Webhooks(#[from] WebhookSetupError),
     /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -80,19 +84,21 @@ pub struct Running {
     writers: LedgerWriters,
     housekeeping: JoinHandle<()>,
     sweeper: Option<JoinHandle<()>>,
+    webhooks: Webhooks,
+    shutdown_timeout: Duration,
     database: Database,
     _policy_watcher: PolicyWatcher,
 }
 
 impl Running {
-    /// Stops in order: no new connections, requests in flight finish, the ledger writes what is queued.
+    /// Stops in order: no new connections, requests and webhooks in flight finish, the ledger writes what is queued.
     pub async fn stop(self) {
         self.housekeeping.abort();
         // What it is looking at is looked at again, here or elsewhere, when its lease ends.
         if let Some(sweeper) = &self.sweeper {
             sweeper.abort();
         }
-        self.server.stop(true).await;
+        tokio::join!(self.server.stop(true), self.webhooks.stop(self.shutdown_timeout));
         let _ = self.serving.await;
         drop(self.service);
         // The last handler is gone, and with it the last sender of the ledger: its writers end when they are through.
@@ -178,6 +184,8 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         }
         Err(error) => return Err(error),
     };
+    let webhook_metrics = WebhookMetrics::new(metrics.registry())?;
+    let webhooks = Webhooks::start(config, &database, &service.clock, &webhook_metrics, &runtime)?;
     let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
     let sweeper = config.sweeper.enabled.then(|| Sweeper::new(service.clone(), &config.sweeper));
     let sweeper = sweeper.map(|sweeper| runtime.spawn(sweeper.sweep_for_ever()));
@@ -194,6 +202,8 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         writers,
         housekeeping,
         sweeper,
+        webhooks,
+        shutdown_timeout: config.server.shutdown_timeout,
         database,
         _policy_watcher: policy_watcher,
     })

@@ -9,6 +9,7 @@ mod group_insert;
 pub mod idempotency;
 mod inspections;
 pub mod ledger;
+mod listen;
 mod migrate;
 mod partitions;
 #[expect(clippy::doc_markdown, reason = "generated from the comments in the database, which are for psql as well")]
@@ -23,4 +24,6 @@ pub use error::DbError;
 pub use ledger::{Ledger, LedgerStatus, LedgerWriters};
 pub use migrate::SchemaState;
 pub use uploads::{Outcome, SettledVia, Settlement, UploadAccount, UploadIntent, VerifiedObject};
-pub use webhooks::NewDelivery;
+pub use webhooks::{
+    AfterAttempt, Attempt, ClaimedDelivery, Delivery, DeliveryFilter, DeliveryState, LastAttempt, NewDelivery,
+};

@@ -5,7 +5,7 @@
 //! | level | rooms |
 //! |---|---|
 //! | 5 | `cli`, `app` |
-//! | 4 | `http`, `dev` |
+//! | 4 | `http`, `webhook`, `dev` |
 //! | 3 | `domain` |
 //! | 2 | `db`, `s3`, `auth` |
 //! | 1 | `signing`, `policy` |
@@ -25,3 +25,4 @@ pub mod model;
 pub mod policy;
 pub mod s3;
 pub mod signing;
+pub mod webhook;

@@ -70,6 +70,8 @@ CREATE TABLE webhook_deliveries (
 
 CREATE INDEX webhook_deliveries_due_idx ON webhook_deliveries (endpoint, next_attempt_at) WHERE state = 'pending';
 CREATE INDEX webhook_deliveries_order_idx ON webhook_deliveries (endpoint, upload_id, event_id) WHERE state = 'pending';
+CREATE INDEX webhook_deliveries_dead_idx ON webhook_deliveries (endpoint, event_id) WHERE state = 'dead';
+CREATE INDEX webhook_deliveries_settled_at_idx ON webhook_deliveries (settled_at) WHERE state = 'delivered';
 
 COMMENT ON TABLE webhook_deliveries IS 'Outbox: written in the transaction that changes the upload, so an event is neither lost nor invented.';
 COMMENT ON COLUMN webhook_deliveries.event_id IS 'UUID version 7: webhook-id, the same in every attempt and for every endpoint.';
@@ -78,7 +80,7 @@ COMMENT ON COLUMN webhook_deliveries.upload_id IS 'The upload that the event is 
 COMMENT ON COLUMN webhook_deliveries.event_type IS 'For example upload.confirmed.';
 COMMENT ON COLUMN webhook_deliveries.payload IS 'The body, byte for byte: what is signed must not change between attempts.';
 COMMENT ON COLUMN webhook_deliveries.state IS 'pending, delivered, or dead after the last attempt.';
-COMMENT ON COLUMN webhook_deliveries.attempts IS 'Attempts made.';
+COMMENT ON COLUMN webhook_deliveries.attempts IS 'Attempts made since it happened or was last retried by hand.';
 COMMENT ON COLUMN webhook_deliveries.next_attempt_at IS 'When to try next. Moved ahead by whoever tries, which keeps others away.';
 COMMENT ON COLUMN webhook_deliveries.created_at IS 'When the event happened.';
 COMMENT ON COLUMN webhook_deliveries.settled_at IS 'When it was delivered or given up.';

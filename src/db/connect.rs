@@ -23,14 +23,14 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 use secrecy::ExposeSecret as _;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
 use crate::config::DatabaseConfig;
 
 /// Longest wait for PostgreSQL to answer a new connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection checked out of a pool.
 pub(super) type Connection = Object<AsyncPgConnection>;
@@ -43,6 +43,8 @@ pub struct Database {
     /// Longest wait for what is asked on one connection.
     time_limit: Duration,
     schema_is_ready: Arc<AtomicBool>,
+    /// Changes when the outbox may hold something that is due.
+    pub(super) outbox_changed: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for Database {
@@ -79,7 +81,8 @@ impl Database {
         let writers = if config.max_connections == 1 { queries.clone() } else { pool(2 * config.ledger.writers)? };
         // PostgreSQL ends a slow statement itself; this bound is for a connection that answers nothing at all.
         let time_limit = config.statement_timeout + Duration::from_secs(1);
-        Ok(Self { queries, writers, time_limit, schema_is_ready: Arc::new(AtomicBool::new(true)) })
+        let schema_is_ready = Arc::new(AtomicBool::new(true));
+        Ok(Self { queries, writers, time_limit, schema_is_ready, outbox_changed: watch::Sender::new(()) })
     }
 
     /// A connection for queries, whatever the schema is like.
@@ -174,7 +177,7 @@ async fn connect(config: DatabaseConfig, tls: Arc<ClientConfig>) -> ConnectionRe
     AsyncPgConnection::try_from_client_and_connection(client, connection).await
 }
 
-fn options(config: &DatabaseConfig) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
+pub(super) fn options(config: &DatabaseConfig) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
     let mut options: tokio_postgres::Config = config.url.expose_secret().parse()?;
     options.connect_timeout(CONNECT_TIMEOUT);
     if options.get_application_name().is_none() {
@@ -190,7 +193,7 @@ fn options(config: &DatabaseConfig) -> Result<tokio_postgres::Config, tokio_post
 }
 
 /// The error without its values: tokio-postgres's own text may quote parts of the URL.
-fn describe(error: &tokio_postgres::Error) -> String {
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(error) = error.as_db_error() {
         return format!("{} (SQLSTATE {})", error.message(), error.code().code());
     }
@@ -200,7 +203,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
 
 /// Verifies the server against the system's certificate authorities and the configured one. Whether TLS is used at
 /// all is `sslmode`'s to say; what is never done is to encrypt towards a server that nobody verified.
-fn tls(config: &DatabaseConfig) -> Result<Arc<ClientConfig>, DbError> {
+pub(super) fn tls(config: &DatabaseConfig) -> Result<Arc<ClientConfig>, DbError> {
     let failed = |error: String| DbError::Failed(format!("TLS towards the database: {error}"));
     let mut extra: Vec<CertificateDer<'static>> = Vec::new();
     if let Some(path) = &config.tls_ca_file {

@@ -203,7 +203,7 @@ diesel::table! {
         payload -> Text,
         /// pending, delivered, or dead after the last attempt.
         state -> Text,
-        /// Attempts made.
+        /// Attempts made since it happened or was last retried by hand.
         attempts -> Int4,
         /// When to try next. Moved ahead by whoever tries, which keeps others away.
         next_attempt_at -> Nullable<Timestamptz>,

@@ -1,4 +1,4 @@
-//! Keeping house: partitions ahead of time, outdated idempotency keys out of the way.
+//! Keeping house: partitions ahead of time, outdated idempotency keys and delivered webhooks out of the way.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ impl Service {
     pub async fn maintain(&self) -> Result<(), DbError> {
         let now = self.clock.now();
         let partitions = self.database.ensure_partitions(now).await;
+        let forgotten = self.database.forget_delivered_webhooks(now - self.outbox.retention()).await?;
+        log::debug!("maintenance: {forgotten} delivered webhooks removed");
         let forgotten = self.database.forget_old_idempotency_keys(now).await?;
         log::debug!("maintenance: {forgotten} outdated idempotency keys removed");
         partitions

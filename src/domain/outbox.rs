@@ -1,6 +1,6 @@
 //! What receivers of webhooks are told, and which of them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,12 +9,15 @@ use uuid::Uuid;
 use crate::{
     config::WebhooksConfig,
     db::{DownloadIntent, NewDelivery, UploadIntent},
-    model::{EventType, IntentId},
+    model::{EventType, IntentId, Sha256Digest},
 };
 
 /// Which endpoint is told what. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Outbox(Arc<[Subscription]>);
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    subscriptions: Arc<[Subscription]>,
+    retention: Duration,
+}
 
 #[derive(Debug)]
 struct Subscription {
@@ -32,6 +35,13 @@ impl Subscription {
     }
 }
 
+/// Nobody is told anything.
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new(&WebhooksConfig::default())
+    }
+}
+
 impl Outbox {
     /// The subscriptions of `config`.
     pub fn new(config: &WebhooksConfig) -> Self {
@@ -41,7 +51,12 @@ impl Outbox {
             policies: endpoint.policies.clone(),
             tenants: endpoint.tenants.clone(),
         });
-        Self(subscriptions.collect())
+        Self { subscriptions: subscriptions.collect(), retention: config.retention }
+    }
+
+    /// How long what was delivered is kept.
+    pub fn retention(&self) -> Duration {
+        self.retention
     }
 
     /// What the new state of `upload`, reached at `at`, leads to.
@@ -66,7 +81,8 @@ impl Outbox {
         at: DateTime<Utc>,
         data: impl FnOnce() -> D,
     ) -> Vec<NewDelivery> {
-        let mut wanting = self.0.iter().filter(|subscription| subscription.wants(event, policy, tenant)).peekable();
+        let mut wanting =
+            self.subscriptions.iter().filter(|subscription| subscription.wants(event, policy, tenant)).peekable();
         if wanting.peek().is_none() {
             return Vec::new();
         }
@@ -135,7 +151,7 @@ impl<'a> From<&'a UploadIntent> for UploadData<'a> {
             original_file_name: upload.original_file_name.as_str(),
             file_size: upload.file_size.bytes(),
             file_type: upload.content_type.as_str(),
-            checksum_sha256: upload.checksum_sha256.map(|digest| digest.to_base64()),
+            checksum_sha256: upload.checksum_sha256.map(Sha256Digest::to_base64),
             metadata: &upload.metadata,
             bucket: &upload.bucket,
             object_key: upload.verified_key().as_str(),

@@ -87,6 +87,11 @@ impl Metrics {
         })
     }
 
+    /// Where other rooms add what they count.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Counts a request. `route` is the pattern, never the path: ids in it would make a series each.
     pub(super) fn observe(&self, method: &str, route: &str, status: &str, seconds: f64) {
         self.requests.with_label_values(&[method, route, status]).observe(seconds);

@@ -32,6 +32,7 @@ mod smoke;
 mod support;
 mod sweeper;
 mod uploads;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     smoke::register(&mut suite);
     sweeper::register(&mut suite);
     uploads::register(&mut suite);
+    webhooks::register(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     // Before the process ends, so that the servers' files go as well.
     drop(world);

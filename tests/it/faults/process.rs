@@ -14,10 +14,11 @@ use tempfile::TempDir;
 
 use super::metric;
 use crate::support::{
-    Backend, ChaosProxy, Program, Reply,
+    Backend, ChaosProxy, Program, Reply, WebhookReceiver,
     app::{CALLBACK_SECRET, JWT_SECRET, POLICIES, settings},
     backend::{TestBucket, TestDatabase},
     load::{Answer, Load, all_issued_are_recorded, eventually},
+    receiver::KEY,
 };
 
 /// What a process runs on.
@@ -158,7 +159,23 @@ pub(super) async fn policy_edited(backend: Backend) {
 
 pub(super) async fn nothing_secret_is_logged(backend: Backend) {
     let ground = Ground::new(&backend).await;
-    let mut program = ground.start(ground.settings("[log]\nfilter = \"trace\"\nformat = \"json\""));
+    let receiver = WebhookReceiver::start(&backend.runtime).await;
+    let url = |authority: &str| format!("http://{authority}/hooks?token=known-to-the-receiver-alone");
+    let (up, down) = (url(&receiver.address.to_string()), url("127.0.0.1:1"));
+    let settings = ground.settings(&format!(
+        r#"
+        [log]
+        filter = "trace"
+        format = "json"
+        [webhooks]
+        allowed_networks = ["127.0.0.0/8"]
+        endpoints = [
+            {{ name = "up", url = "{up}", keys = [{{ secret = "{KEY}" }}] }},
+            {{ name = "down", url = "{down}", keys = [{{ secret = "{KEY}" }}] }},
+        ]
+        "#
+    ));
+    let mut program = ground.start(settings);
     let alice = program.user("alice");
     let bytes = b"bytes";
     let put = alice.issue("a.txt", bytes, &json!({ "method": "put" })).await;
@@ -179,10 +196,16 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
     // A token that is refused is a token still: it may be good elsewhere, or was good a moment ago.
     let tampered = format!("{}x", jwt.strip_prefix("Bearer ").unwrap());
     assert_eq!(alice.with_token(tampered.clone()).get("/api/v1/uploads").await.status, StatusCode::UNAUTHORIZED);
+    let delivered = receiver.until_taken(1).await.remove(0);
+    let refused = async || program.log().contains("webhook upload.confirmed not delivered").then_some(());
+    eventually(Duration::from_secs(10), refused).await;
     program.terminate();
     program.wait_end();
 
     let mut secrets = vec![
+        KEY.trim_start_matches("whsec_").to_owned(),
+        "known-to-the-receiver-alone".to_owned(),
+        delivered.headers["webhook-signature"].clone(),
         jwt.strip_prefix("Bearer ").unwrap().to_owned(),
         tampered.split('.').nth(2).unwrap().to_owned(),
         "forged.token.of.mallory".to_owned(),
