@@ -78,7 +78,7 @@ impl Service {
             created_at: now,
             expires_at,
         });
-        let deliveries = self.outbox.of_download(&intent);
+        let deliveries = self.outbox.of_download(&intent, &upload);
         let intent = if deliveries.is_empty() {
             self.ledger.record_download(intent).await?
         } else {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -62,25 +62,27 @@ impl Outbox {
     /// What the new state of `upload`, reached at `at`, leads to.
     pub fn of_upload(&self, upload: &UploadIntent, at: DateTime<Utc>) -> Vec<NewDelivery> {
         let Some(event) = EventType::of(upload.state) else { return Vec::new() };
-        self.deliveries(event, upload.id, &upload.policy, upload.tenant.as_deref(), at, || UploadData::from(upload))
+        self.deliveries(event, upload, at, || UploadData::from(upload))
     }
 
-    /// What a download that was issued leads to: nothing, unless an endpoint asked for it.
-    pub fn of_download(&self, download: &DownloadIntent) -> Vec<NewDelivery> {
-        let (policy, tenant) = (&download.policy, download.tenant.as_deref());
-        let data = || DownloadData::from(download);
-        self.deliveries(EventType::DownloadIssued, download.upload_id, policy, tenant, download.created_at, data)
+    /// What a download of `upload` leads to: nothing, unless an endpoint asked for it.
+    pub fn of_download(&self, download: &DownloadIntent, upload: &UploadIntent) -> Vec<NewDelivery> {
+        // Events of one upload are delivered in the order of their ids, and so of their times. The request may have
+        // begun before the upload was confirmed, or the clock that confirmed it may be ahead.
+        let confirmed = upload.settled_at.map(|at| at + TimeDelta::milliseconds(1));
+        let at = confirmed.map_or(download.created_at, |confirmed| confirmed.max(download.created_at));
+        self.deliveries(EventType::DownloadIssued, upload, at, || DownloadData::from(download))
     }
 
     fn deliveries<D: Serialize>(
         &self,
         event: EventType,
-        upload_id: IntentId,
-        policy: &str,
-        tenant: Option<&str>,
+        upload: &UploadIntent,
         at: DateTime<Utc>,
         data: impl FnOnce() -> D,
     ) -> Vec<NewDelivery> {
+        // Whoever reads, an endpoint is told about the uploads of its tenants and no others.
+        let (policy, tenant) = (&upload.policy, upload.tenant.as_deref());
         let mut wanting =
             self.subscriptions.iter().filter(|subscription| subscription.wants(event, policy, tenant)).peekable();
         if wanting.peek().is_none() {
@@ -95,7 +97,7 @@ impl Outbox {
             .map(|subscription| NewDelivery {
                 event_id,
                 endpoint: subscription.endpoint.clone(),
-                upload_id,
+                upload_id: upload.id,
                 event_type: event.as_str(),
                 payload: payload.clone(),
                 created_at: at,

@@ -262,8 +262,9 @@ async fn subscriptions(backend: Backend) {
     let public = json!({ "method": "put", "policy": "public" });
     let of_acme = carol.upload("a.txt", b"12345", &public).await;
     let of_globex = erin.upload("a.txt", b"12345", &public).await;
-    download(&carol, &of_acme).await;
-    download(&erin, &of_globex).await;
+    // Each by somebody of the other tenant: it is the upload's that counts.
+    download(&erin, &of_acme).await;
+    download(&carol, &of_globex).await;
     abort(&alice).await;
 
     let told = |received: Vec<Received>| -> Vec<_> {
@@ -327,14 +328,20 @@ async fn order(backend: Backend) {
         }
         expected.insert(id(&upload).to_owned(), ids);
     }
+    // By a clock that is behind the one that confirmed.
+    let upload = upload(&alice).await;
+    advance(&clock, -TimeDelta::seconds(1));
+    let issued = download(&alice, &upload).await;
+    expected.insert(id(&upload).to_owned(), vec![id(&upload).to_owned(), id(&issued).to_owned()]);
+    advance(&clock, TimeDelta::seconds(2));
     // The first of each has failed, and the later ones are due, but not their turn.
-    until_attempts(&alice, "app", "failed", 3).await;
+    until_attempts(&alice, "app", "failed", 4).await;
     assert!(types(&receiver.received()).iter().all(|event| event == "upload.confirmed"));
     receiver.set(Mood::Answer(200));
     advance(&clock, TimeDelta::seconds(6));
     let mut order: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut times: BTreeMap<String, Vec<DateTime<Utc>>> = BTreeMap::new();
-    for one in receiver.until_taken(12).await {
+    for one in receiver.until_taken(14).await {
         times.entry(one.upload()).or_default().push(one.event()["timestamp"].as_str().unwrap().parse().unwrap());
         order.entry(one.upload()).or_default().push(one.event()["data"]["id"].as_str().unwrap().to_owned());
     }
