@@ -11,6 +11,7 @@ mod probe;
 mod serve;
 mod sweep;
 mod token;
+mod webhooks;
 
 use std::{
     fmt,
@@ -147,6 +148,17 @@ Examples:
 
 Exit codes: 0 ready; 1 not ready, or no answer; 2 the command line cannot be understood.")]
     Probe(probe::ProbeArgs),
+    /// Look at outgoing webhooks, and send again what was given up.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  presignd webhooks list --state dead
+  presignd webhooks retry --all-dead
+
+Exit codes: 0 done; 1 it did not work, or there was nothing to retry; 2 the command line cannot be understood."
+    )]
+    Webhooks(webhooks::WebhooksCommand),
 }
 
 /// Where the configuration is.
@@ -208,6 +220,7 @@ pub fn run() -> ExitCode {
             Command::Token(args) => token::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Check(args) => check::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Probe(args) => probe::run(&args).await,
+            Command::Webhooks(command) => webhooks::run(&command, &handle).await,
         }
     });
     done.unwrap_or_else(|failure| report(&failure))

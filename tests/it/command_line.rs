@@ -162,8 +162,9 @@ fn every_help_teaches() {
     let commands = help.split_once("Commands:").unwrap().1.split_once("Options:").unwrap().0;
     let commands = commands.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
     let mut commands: Vec<Vec<&str>> = commands.map(|name| vec![name]).collect();
-    assert_eq!(commands.len(), 7, "{commands:?}");
+    assert_eq!(commands.len(), 8, "{commands:?}");
     commands.extend([vec!["policy", "check"], vec!["policy", "diff"]]);
+    commands.extend([vec!["webhooks", "list"], vec!["webhooks", "retry"]]);
     for mut command in commands {
         command.push("--help");
         let help = run(&command, folder.path(), &[]).expect(0).stdout;
@@ -176,9 +177,16 @@ fn every_help_teaches() {
 
 fn not_a_command() {
     let folder = folder();
-    for arguments in
-        [&["serv"][..], &[], &["serve", "--confg", "x"], &["migrate", "--revert", "0"], &["policy", "diff"]]
-    {
+    for arguments in [
+        &["serv"][..],
+        &[],
+        &["serve", "--confg", "x"],
+        &["migrate", "--revert", "0"],
+        &["policy", "diff"],
+        &["webhooks", "retry"],
+        &["webhooks", "retry", "x"],
+        &["webhooks", "list", "--state", "lost"],
+    ] {
         let ended = run(arguments, folder.path(), &[]).expect(2);
         assert!(ended.stderr.contains("Usage: presignd") || ended.stderr.contains("--help"), "{ended:?}");
     }

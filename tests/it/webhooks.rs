@@ -1,5 +1,6 @@
 //! Outgoing webhooks: told once, in order, to everybody who asked, whatever happens to receivers and processes.
 
+mod operators;
 mod retries;
 mod targets;
 
@@ -53,6 +54,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(real, "what_a_killed_process_held_is_sent_when_its_lease_ends", killed);
     suite.on(real, "stopping_finishes_what_is_under_way", stopped);
     suite.on(real, "what_was_delivered_is_forgotten_in_time", forgotten);
+    suite.on(real, "operators_see_and_retry_what_was_given_up", operators::given_up);
+    suite.on(real, "an_endpoint_that_is_gone_is_shown_and_waits", operators::gone);
 }
 
 /// A `[webhooks]` section that may send to loopback and looks often, with `more` settings and these endpoints.
