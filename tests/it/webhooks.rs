@@ -1,6 +1,7 @@
 //! Outgoing webhooks: told once, in order, to everybody who asked, whatever happens to receivers and processes.
 
 mod operators;
+mod receivers;
 mod retries;
 mod targets;
 
@@ -56,6 +57,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(real, "what_was_delivered_is_forgotten_in_time", forgotten);
     suite.on(real, "operators_see_and_retry_what_was_given_up", operators::given_up);
     suite.on(real, "an_endpoint_that_is_gone_is_shown_and_waits", operators::gone);
+    suite.on(real, "the_examples_verify_with_the_standard_libraries", receivers::examples);
 }
 
 /// A `[webhooks]` section that may send to loopback and looks often, with `more` settings and these endpoints.
