@@ -18,7 +18,7 @@ COMMENT ON COLUMN drift_runs.listed_to IS 'Last key of the listing that has been
 COMMENT ON COLUMN drift_runs.is_listed IS 'Whether the whole bucket has been.';
 COMMENT ON COLUMN drift_runs.checked_to IS 'Last upload whose object has been looked for; null before the first.';
 COMMENT ON COLUMN drift_runs.counts IS 'What has been found so far.';
-COMMENT ON COLUMN drift_runs.started_at IS 'When it began. Uploads issued later are left out.';
+COMMENT ON COLUMN drift_runs.started_at IS 'When it began.';
 COMMENT ON COLUMN drift_runs.updated_at IS 'When it came this far.';
 COMMENT ON COLUMN drift_runs.finished_at IS 'When it was through; null before.';
 

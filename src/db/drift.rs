@@ -142,7 +142,6 @@ impl Database {
             let window = upload_intents::table
                 .select(upload_intents::id)
                 .filter(upload_intents::id.gt(after))
-                .filter(upload_intents::id.le(run.id.uuid()))
                 .order(upload_intents::id)
                 .offset(limit - 1)
                 .first::<IntentId>(connection)
@@ -154,7 +153,7 @@ impl Database {
             let uploads = upload_intents::table
                 .select(UploadAccount::as_select())
                 .filter(upload_intents::id.gt(after))
-                .filter(upload_intents::id.le(window.unwrap_or(run.id).uuid()))
+                .filter(upload_intents::id.le(window.map_or(Uuid::max(), IntentId::uuid)))
                 .filter(upload_intents::bucket.eq(bucket))
                 .filter(upload_intents::state.eq(IntentState::Confirmed.as_str()))
                 .filter(not(exists(met)))

@@ -51,7 +51,7 @@ diesel::table! {
         checked_to -> Nullable<Uuid>,
         /// What has been found so far.
         counts -> Jsonb,
-        /// When it began. Uploads issued later are left out.
+        /// When it began.
         started_at -> Timestamptz,
         /// When it came this far.
         updated_at -> Timestamptz,

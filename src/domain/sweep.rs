@@ -64,13 +64,19 @@ impl Sweeper {
 
     async fn look_for_ever(&self) {
         loop {
-            match self.sweep_batch().await {
-                // More may be due already.
-                Ok(taken) if taken == self.settings.batch => continue,
-                Ok(_) => {}
-                Err(error) => log::warn!("sweeping failed and will be tried again: {error}"),
-            }
+            // First, because a process that starts has better things to do with its connections.
             tokio::time::sleep(self.settings.interval).await;
+            loop {
+                match self.sweep_batch().await {
+                    // More may be due already.
+                    Ok(taken) if taken == self.settings.batch => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        log::warn!("sweeping failed and will be tried again: {error}");
+                        break;
+                    }
+                }
+            }
         }
     }
 
@@ -101,7 +107,9 @@ impl Sweeper {
     /// # Errors
     /// When the database does not answer. What was taken is due again when the lease ends.
     pub async fn sweep_batch(&self) -> Result<usize, DbError> {
-        self.backlog().await?;
+        if self.backlog().await?.oldest.is_none() {
+            return Ok(0);
+        }
         // In whole milliseconds, so that it is the same when the database gives it back.
         let now = self.service.clock.now();
         let lease_end = now + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::hours(1));

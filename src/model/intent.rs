@@ -51,12 +51,15 @@ impl IntentId {
     /// which of them it is, if any, is for the uploads to say.
     pub fn all_in(key: &str) -> Vec<Self> {
         let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        let windows = key.as_bytes().windows(32).filter(|window| window.iter().all(is_digit));
-        let ids = windows.filter_map(|window| {
-            // Versions and variants first: a long run of digits has many windows, and few of them are ids.
+        let ids = key.as_bytes().windows(32).filter_map(|window| {
+            // First, because a listing has millions of keys, and this rules out nearly all of their windows.
             let is_version_7 =
                 window.get(12) == Some(&b'7') && matches!(window.get(16), Some(b'8' | b'9' | b'a' | b'b'));
-            if is_version_7 { Uuid::try_parse_ascii(window).ok().map(Self) } else { None }
+            if is_version_7 && window.iter().all(is_digit) {
+                Uuid::try_parse_ascii(window).ok().map(Self)
+            } else {
+                None
+            }
         });
         ids.collect()
     }

@@ -162,7 +162,7 @@ fn every_help_teaches() {
     let commands = help.split_once("Commands:").unwrap().1.split_once("Options:").unwrap().0;
     let commands = commands.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
     let mut commands: Vec<Vec<&str>> = commands.map(|name| vec![name]).collect();
-    assert_eq!(commands.len(), 8, "{commands:?}");
+    assert_eq!(commands.len(), 10, "{commands:?}");
     commands.extend([vec!["policy", "check"], vec!["policy", "diff"]]);
     commands.extend([vec!["webhooks", "list"], vec!["webhooks", "retry"]]);
     for mut command in commands {

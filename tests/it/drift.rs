@@ -48,6 +48,12 @@ async fn drift(app: &TestApp, options: DriftOptions) -> (DriftCounts, Vec<Findin
     (counts, findings)
 }
 
+/// An id as the service would have given it out this long after now, in hexadecimal digits. Made here, because those that
+/// the service makes in this process never go back in time, and the clocks of tests do.
+fn id_at(app: &TestApp, delta: TimeDelta) -> String {
+    format!("{:012x}70008{:015x}", (app.clock.now() + delta).timestamp_millis(), 1)
+}
+
 /// A service with one upload of each kind, and one object of each kind that is no upload's. A day later.
 struct Ground {
     app: TestApp,
@@ -77,7 +83,7 @@ impl Ground {
         let gone = row(&app, &missing).await;
         s3.delete_object().bucket(bucket).key(gone.object_key.as_str()).send().await.expect("it is deleted");
         put(&app, row(&app, &replaced).await.object_key.as_str(), b"something else").await;
-        let orphan = format!("uploads/{}-f.txt", IntentId::at(app.clock.now()).hex());
+        let orphan = format!("uploads/{}-f.txt", id_at(&app, TimeDelta::milliseconds(1)));
         let staged_orphan = "staging/whatever.txt".to_owned();
         let beside = format!("{}.thumbnail", row(&app, &open).await.object_key);
         let hash = "d41d8cd98f00b204e9800998ecf8427e";
@@ -105,7 +111,7 @@ impl Ground {
 async fn tells_apart(backend: Backend) {
     let ground = Ground::new(&backend).await;
     let app = &ground.app;
-    let (counts, findings) = drift(app, REPORT).await;
+    let (counts, mut findings) = drift(app, REPORT).await;
     assert_eq!(counts, ground.expected(), "{findings:?}");
     let found = |kind, key: &str, upload: Option<&Value>, state| Finding {
         kind,
@@ -117,12 +123,15 @@ async fn tells_apart(backend: Backend) {
     let confirmed = Some(IntentState::Confirmed);
     let orphan_id = json!({ "id": IntentId::all_in(&ground.orphan)[0].to_string() });
     let key = async |upload: &Value| row(app, upload).await.object_key.to_string();
-    let expected = [
+    let mut expected = [
         found(DriftKind::Orphan, &ground.staged_orphan, None, None),
         found(DriftKind::Orphan, &ground.orphan, Some(&orphan_id), None),
         found(DriftKind::Missing, &key(&ground.missing).await, Some(&ground.missing), confirmed),
         found(DriftKind::Replaced, &key(&ground.replaced).await, Some(&ground.replaced), confirmed),
     ];
+    // Ids of one millisecond come in any order.
+    findings.sort_by(|a, b| a.key.cmp(&b.key));
+    expected.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(findings, expected);
     assert_eq!(keys(app).await.len(), 9, "nothing was removed");
 
@@ -154,8 +163,8 @@ async fn repairs(backend: Backend) {
 
 async fn another_database(backend: Backend) {
     let app = app(&backend).await;
-    let before = IntentId::at(app.clock.now() - TimeDelta::days(1));
-    let keys_before = [format!("staging/uploads/{}-a.txt", before.hex()), format!("uploads/{}-a.txt", before.hex())];
+    let before = id_at(&app, -TimeDelta::days(1));
+    let keys_before = [format!("staging/uploads/{}-a.txt", before), format!("uploads/{}-a.txt", before)];
     for key in ["staging/b.txt", &keys_before[0], &keys_before[1]] {
         put(&app, key, BYTES).await;
     }
@@ -185,7 +194,7 @@ impl Listing for Outdated {
 async fn second_look(backend: Backend) {
     let app = app(&backend).await;
     app.user("alice").issue("a.txt", BYTES, &json!({})).await;
-    let key = format!("uploads/{}-a.txt", IntentId::at(app.clock.now()).hex());
+    let key = format!("uploads/{}-a.txt", id_at(&app, TimeDelta::milliseconds(1)));
     let service = &app.running.service;
     let old = Some(app.clock.now());
     let listed = |key: &str| ListedObject { key: key.to_owned(), etag: ETag::parse("0").ok(), last_modified: old };
@@ -253,7 +262,7 @@ async fn resumes(backend: Backend) {
 async fn command_line(backend: Backend) {
     let app = app(&backend).await;
     app.user("alice").upload("a.txt", BYTES, &json!({ "method": "put" })).await;
-    let orphan = format!("uploads/{}-b.txt", IntentId::at(app.clock.now()).hex());
+    let orphan = format!("uploads/{}-b.txt", id_at(&app, TimeDelta::milliseconds(1)));
     put(&app, &orphan, BYTES).await;
     put(&app, "readme.txt", BYTES).await;
     let young = program(&app, &["drift"]);
@@ -280,6 +289,8 @@ async fn command_line(backend: Backend) {
 struct Million {
     first: i64,
     etag: ETag,
+    /// How many of them have been compared.
+    compared: AtomicUsize,
 }
 
 const OBJECTS: i64 = 1_000_000;
@@ -294,6 +305,8 @@ impl Million {
 impl Listing for Million {
     async fn page(&self, after: Option<&str>) -> Result<ListedPage, S3Error> {
         let start = after.map_or(0, |key| i64::from_str_radix(&key[25..40], 16).unwrap() + 1);
+        // No page is asked for before the one before it has been compared, and let go.
+        assert_eq!(self.compared.load(Ordering::SeqCst), usize::try_from(start).unwrap());
         let end = (start + PAGE).min(OBJECTS);
         let objects = (start..end).map(|index| ListedObject {
             key: self.key(index),
@@ -314,7 +327,11 @@ fn resident() -> u64 {
 async fn a_million(backend: Backend) {
     let app = TestApp::start_with(&backend, still()).await;
     let first = (app.clock.now() - TimeDelta::hours(1)).timestamp_millis();
-    let listing = Million { first, etag: ETag::parse("0123456789abcdef0123456789abcdef").unwrap() };
+    let listing = Million {
+        first,
+        etag: ETag::parse("0123456789abcdef0123456789abcdef").unwrap(),
+        compared: AtomicUsize::new(0),
+    };
     // In pieces that end before the statement's time limit.
     for piece in 0..10 {
         let (from, to) = (piece * OBJECTS / 10, (piece + 1) * OBJECTS / 10 - 1);
@@ -344,6 +361,7 @@ async fn a_million(backend: Backend) {
                 start = resident();
             }
             peak = peak.max(resident());
+            listing.compared.store(usize::try_from(counts.objects).unwrap(), Ordering::SeqCst);
         }
     });
     let counts = counts.await.expect("the database answers");
@@ -352,11 +370,10 @@ async fn a_million(backend: Backend) {
     assert_eq!(counts, DriftCounts { objects, accounted: objects, ..DriftCounts::default() });
     let growth = peak.saturating_sub(start);
     eprintln!(
-        "measured: {objects} objects compared in {took:?}: {} a second; {} KiB more resident than after 20000",
+        "measured: {objects} objects compared in {took:?}: {} a second; {} KiB more resident in this process, with all else that it \
+         tests meanwhile, than after 20000",
         objects * 1000 / u64::try_from(took.as_millis()).unwrap(),
         growth / 1024
     );
-    // Their keys alone are 55 MB.
-    assert!(start > 0 && growth < 16 << 20, "it grew by {growth} bytes");
     app.end().await;
 }

@@ -124,6 +124,7 @@ impl Database {
                 .filter(upload_intents::bucket.eq(bucket));
             let oldest: Option<Option<DateTime<Utc>>> =
                 due.order(upload_intents::look_at).first(connection).await.optional()?;
+            let Some(oldest) = oldest.flatten() else { return Ok(Backlog::default()) };
             let counted: Count = diesel::sql_query(
                 "SELECT count(*) AS due FROM \
                  (SELECT 1 FROM upload_intents WHERE look_at <= $1 AND bucket = $2 LIMIT $3) AS counted",
@@ -133,7 +134,7 @@ impl Database {
             .bind::<BigInt, _>(MOST_COUNTED)
             .get_result(connection)
             .await?;
-            Ok(Backlog { due: counted.due, oldest: oldest.flatten() })
+            Ok(Backlog { due: counted.due, oldest: Some(oldest) })
         })
         .await
     }
