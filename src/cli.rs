@@ -214,8 +214,8 @@ pub fn run() -> ExitCode {
             #[cfg(feature = "embedded")]
             Command::Dev(args) => dev::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Migrate(args) => migrate::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
-            Command::Sweep(args) => sweep::run(&args, &handle).await,
-            Command::Drift(args) => drift::run(&args, &handle).await,
+            Command::Sweep(args) => Box::pin(sweep::run(&args, &handle)).await,
+            Command::Drift(args) => Box::pin(drift::run(&args, &handle)).await,
             Command::Policy(command) => policy::run(&command),
             Command::Token(args) => token::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Check(args) => check::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),

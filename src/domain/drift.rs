@@ -121,15 +121,12 @@ impl Service {
     ) -> Result<DriftCounts, DomainError> {
         let bucket = self.store.bucket();
         let unfinished = if options.resume { self.database.unfinished_drift_run(bucket).await? } else { None };
-        let mut run = match unfinished {
-            Some(run) => {
-                watch(DriftEvent::Resumed(&counts_of(&run)));
-                run
-            }
-            None => {
-                let none = serde_json::json!(DriftCounts::default());
-                self.database.begin_drift_run(bucket, none, self.clock.now()).await?
-            }
+        let mut run = if let Some(run) = unfinished {
+            watch(DriftEvent::Resumed(&counts_of(&run)));
+            run
+        } else {
+            let none = serde_json::json!(DriftCounts::default());
+            self.database.begin_drift_run(bucket, none, self.clock.now()).await?
         };
         let mut counts = counts_of(&run);
         while !run.is_listed {

@@ -199,17 +199,18 @@ impl ObjectStore {
         operation: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, S3Error> {
-        if let Some(pace) = &self.pace {
-            pace.turn().await;
-        }
-        let counted = UnderWay::begin(&self.under_way);
+        let (pace, counted) = (self.pace.clone(), UnderWay::begin(&self.under_way));
         // A task of its own goes on when nobody waits for it any more, and is under way until it ends.
+        let paced = async move {
+            if let Some(pace) = pace {
+                pace.turn().await;
+            }
+            let done = work.await;
+            drop(counted);
+            done
+        };
         self.runtime
-            .spawn(async move {
-                let done = work.await;
-                drop(counted);
-                done
-            })
+            .spawn(paced)
             .await
             .map_err(|_| S3Error::Unavailable { operation, reason: "the service is stopping".to_owned() })
     }
