@@ -164,7 +164,7 @@ async fn repairs(backend: Backend) {
 async fn another_database(backend: Backend) {
     let app = app(&backend).await;
     let before = id_at(&app, -TimeDelta::days(1));
-    let keys_before = [format!("staging/uploads/{}-a.txt", before), format!("uploads/{}-a.txt", before)];
+    let keys_before = [format!("staging/uploads/{before}-a.txt"), format!("uploads/{before}-a.txt")];
     for key in ["staging/b.txt", &keys_before[0], &keys_before[1]] {
         put(&app, key, BYTES).await;
     }

@@ -288,7 +288,7 @@ async fn crashed_copies(backend: Backend) {
 
     after_expiry(&app, &issued, TimeDelta::minutes(1));
     assert_eq!(sweep(&app).await.deleted, 1);
-    assert_eq!(keys(&app).await, [verified.clone()]);
+    assert_eq!(keys(&app).await, std::slice::from_ref(&verified));
     // One that was still being made at the first look.
     put(&app, copies[2].as_str(), BYTES).await;
     after_expiry(&app, &issued, GRACE + TimeDelta::hours(25));
