@@ -194,6 +194,16 @@ impl Database {
         self.query(async |connection| find(id, connection).await).await
     }
 
+    /// Those of the uploads with these ids that are there, in any order.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn uploads(&self, ids: &[IntentId]) -> Result<Vec<UploadIntent>, DbError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        let query = upload_intents::table.select(UploadIntent::as_select()).filter(upload_intents::id.eq_any(ids));
+        self.query(async |connection| query.load(connection).await).await
+    }
+
     /// The uploads of `owner`, newest first.
     ///
     /// # Errors

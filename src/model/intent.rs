@@ -4,9 +4,12 @@ use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::{Uuid, Variant};
 
 use super::Invalid;
+
+/// The most ids that are looked for in one key. No key has more than one unless somebody made it so.
+pub const MAX_IDS_IN_KEY: usize = 16;
 
 /// Identifies an upload or download intent: a UUID version 7 (RFC 9562), so that ids sort by time of issue and the
 /// tables can be partitioned by them.
@@ -47,22 +50,31 @@ impl IntentId {
         DateTime::from_timestamp(seconds.try_into().ok()?, nanoseconds)
     }
 
-    /// Everything in an object's key that may be the id of its upload. Names and folders may look like ids as well, so
-    /// which of them it is, if any, is for the uploads to say.
+    /// Every id whose [`IntentId::hex`] is somewhere in `key`, from left to right, at most [`MAX_IDS_IN_KEY`]. Which of
+    /// them is an upload's only the upload tells: names, tenants and users may look like ids as well.
     pub fn all_in(key: &str) -> Vec<Self> {
-        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        let ids = key.as_bytes().windows(32).filter_map(|window| {
+        let is_hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+        let mut ids = Vec::new();
+        for window in key.as_bytes().windows(32) {
             // First, because a listing has millions of keys, and this rules out nearly all of their windows.
-            let is_version_7 =
-                window.get(12) == Some(&b'7') && matches!(window.get(16), Some(b'8' | b'9' | b'a' | b'b'));
-            if is_version_7 && window.iter().all(is_digit) {
-                Uuid::try_parse_ascii(window).ok().map(Self)
-            } else {
-                None
+            let may_be_version_7 = window.get(12) == Some(&b'7');
+            if may_be_version_7
+                && window.iter().all(is_hex)
+                && let Some(id) = Uuid::try_parse_ascii(window).ok().filter(is_version_7).map(Self)
+                && !ids.contains(&id)
+            {
+                ids.push(id);
+                if ids.len() == MAX_IDS_IN_KEY {
+                    break;
+                }
             }
-        });
-        ids.collect()
+        }
+        ids
     }
+}
+
+fn is_version_7(uuid: &Uuid) -> bool {
+    uuid.get_version_num() == 7 && uuid.get_variant() == Variant::RFC4122
 }
 
 impl FromStr for IntentId {
@@ -288,5 +300,27 @@ mod tests {
         }
         assert!("6f1e7f0a-0f0b-4b52-9d0b-3c9b1a6b0e11".parse::<IntentId>().is_err());
         assert!("nonsense".parse::<IntentId>().is_err());
+    }
+
+    #[test]
+    fn ids_are_found_wherever_a_key_has_them() {
+        let id: IntentId = "01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d".parse().unwrap();
+        let hex = id.hex();
+        for key in [
+            format!("uploads/2026/11/{hex}-a.pdf"),
+            hex.clone(),
+            format!("04{hex}"),
+            format!("{hex}beef"),
+            format!("u/6f1e7f0a0f0b4b529d0b3c9b1a6b0e11/{hex}/{hex}"),
+        ] {
+            assert!(IntentId::all_in(&key).contains(&id), "{key}");
+        }
+        assert_eq!(IntentId::all_in(&format!("{hex}/{hex}")).len(), 1);
+        for key in ["", "uploads/a.pdf", &hex[..31], &hex.to_uppercase(), &id.to_string(), &"7".repeat(1024)] {
+            assert_eq!(IntentId::all_in(key), [], "{key}");
+        }
+        assert_eq!(IntentId::all_in(&"0000777788889999".repeat(64)).len(), 4);
+        let many: Vec<String> = (0..40).map(|n| format!("{n:012x}78889999{n:012x}")).collect();
+        assert_eq!(IntentId::all_in(&many.concat()).len(), MAX_IDS_IN_KEY);
     }
 }
