@@ -1,6 +1,6 @@
 //! Confirming: the store is asked, nobody is believed.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use aws_lc_rs::rand;
 use serde_json::json;
@@ -65,6 +65,21 @@ impl Service {
         via: SettledVia,
         claimed_etag: Option<&ETag>,
     ) -> Result<UploadIntent, DomainError> {
+        self.confirm_written_from(intent, via, claimed_etag, &[]).await
+    }
+
+    /// [`Service::confirm_intent`] for whoever knows `addresses` that the object was written from: an address outside
+    /// of the upload's client network is a broken promise like any other.
+    ///
+    /// # Errors
+    /// As [`Service::confirm_intent`].
+    pub async fn confirm_written_from(
+        &self,
+        intent: UploadIntent,
+        via: SettledVia,
+        claimed_etag: Option<&ETag>,
+        addresses: &[IpAddr],
+    ) -> Result<UploadIntent, DomainError> {
         if intent.state != IntentState::Issued {
             return settled(intent);
         }
@@ -87,7 +102,8 @@ impl Service {
                     found: arrived.etag.to_string(),
                 });
             }
-            let mismatches = size_and_type_mismatches(&intent, &arrived);
+            let mut mismatches = size_and_type_mismatches(&intent, &arrived);
+            mismatches.extend(network_mismatch(&intent, addresses));
             if !mismatches.is_empty() {
                 return self.settle(&intent, via, Verdict::Rejected(mismatches)).await;
             }
@@ -281,6 +297,16 @@ pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead)
         });
     }
     mismatches
+}
+
+fn network_mismatch(intent: &UploadIntent, addresses: &[IpAddr]) -> Option<Mismatch> {
+    let network = intent.client_network?;
+    let outside = addresses.iter().find(|address| !network.contains(**address))?;
+    Some(Mismatch {
+        field: "client_network".to_owned(),
+        expected: network.to_string().into(),
+        found: outside.to_canonical().to_string().into(),
+    })
 }
 
 #[cfg(test)]
