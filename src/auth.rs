@@ -5,10 +5,12 @@
 
 mod claims;
 mod error;
+mod event_senders;
 mod jwks;
 mod keys;
 mod mint;
 mod published;
+mod sns;
 mod verify;
 
 #[cfg(test)]
@@ -30,8 +32,10 @@ use self::{
 };
 pub use self::{
     error::{AuthError, AuthSetupError},
+    event_senders::{EventSenders, EventTokens},
     keys::shared_secret,
     mint::{DevelopmentToken, MintError, mint_development_token},
+    sns::{MAX_MESSAGE_BYTES as MAX_SNS_MESSAGE_BYTES, SnsError, SnsMessage, SnsSetupError, SnsVerifier, SubscribeUrl},
     verify::MAX_TOKEN_BYTES,
 };
 use crate::{

@@ -17,6 +17,7 @@ pub mod callback;
 pub mod database;
 pub mod duration;
 pub mod environment;
+pub mod events;
 pub mod log;
 pub mod number;
 pub mod problem;
@@ -30,6 +31,7 @@ pub mod webhooks;
 pub use auth::AuthConfig;
 pub use callback::CallbackConfig;
 pub use database::DatabaseConfig;
+pub use events::EventsConfig;
 pub use log::{LogConfig, LogFormat};
 pub use problem::Problem;
 pub use s3::S3Config;
@@ -65,6 +67,9 @@ pub struct Config {
     /// Who looks at uploads that nobody confirms.
     #[serde(default)]
     pub sweeper: SweeperConfig,
+    /// Who may say that something was uploaded.
+    #[serde(default)]
+    pub events: EventsConfig,
 }
 
 /// `[policies]`: where the policies are.
@@ -133,6 +138,7 @@ impl Config {
         problems.extend(self.callback.problems());
         problems.extend(self.webhooks.problems());
         problems.extend(self.sweeper.problems());
+        problems.extend(self.events.problems());
         problems
     }
 }
