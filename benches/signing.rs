@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use divan::{AllocProfiler, Bencher, black_box, counter::ItemsCount};
 use presignd::{
     model::{Metadata, ObjectKey},
-    signing::{Addressing, Credentials, Endpoint, Method, PostForm, PresignRequest, Signer},
+    signing::{Addressing, Credentials, Endpoint, Method, PostForm, PresignRequest, Signer, SuccessAction},
 };
 
 #[global_allocator]
@@ -73,7 +73,7 @@ fn presign_post_form(bencher: Bencher<'_, '_>) {
         content_type: "application/pdf",
         checksum_sha256: None,
         metadata: &metadata,
-        success_action_status: 201,
+        success_action: SuccessAction::Status(201),
     };
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| signer.presign_post(black_box(&form), now(), EXPIRES_IN));
 }

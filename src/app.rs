@@ -14,9 +14,12 @@ use chrono::{DateTime, Utc};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
-    auth::{AuthSetupError, Authenticator},
+    auth::{AuthSetupError, Authenticator, EventSenders, EventTokens, SnsSetupError, SnsVerifier},
     clock::Clock,
-    config::{CallbackConfig, Config, Problem, S3Config, auth::KeySource, secret::SecretFileError},
+    config::{
+        CallbackConfig, Config, EventsConfig, Problem, S3Config, auth::KeySource, events::EventTokenConfig,
+        secret::SecretFileError,
+    },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
     domain::{CallbackKey, CallbackTokens, Outbox, Service, SweepProgress, Sweeper},
     http::{self, Metrics, State},
@@ -45,6 +48,9 @@ pub enum StartError {
     /// An issuer of tokens cannot be set up.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
+    /// Messages of Amazon SNS cannot be verified.
+    #[error(transparent)]
+    Sns(#[from] SnsSetupError),
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] DbError),
@@ -174,6 +180,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let Assembly { service, writers, policy_watcher } = assemble(config, clock.clone(), &runtime).await?;
     let (database, policies) = (service.database.clone(), service.policies.clone());
     let authenticator = Authenticator::from_config(&config.auth, clock.clone(), runtime.clone()).await?;
+    let event_senders = event_senders(&config.events, &clock, &runtime)?;
     let metrics = Metrics::new()?;
     let schema_is_ready = match prepare_schema(&database, config.database.migrate_on_start, clock.now()).await {
         Ok(()) => true,
@@ -189,7 +196,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
     let sweeper = config.sweeper.enabled.then(|| Sweeper::new(service.clone(), &config.sweeper));
     let sweeper = sweeper.map(|sweeper| runtime.spawn(sweeper.sweep_for_ever()));
-    let (address, server) = serve(config, service.clone(), authenticator, metrics)?;
+    let (address, server) = serve(config, service.clone(), authenticator, event_senders, metrics)?;
     let handle = server.handle();
     let serving = runtime.spawn(server);
     log::info!("listening on {address}, policies {}", policies.current().version());
@@ -222,6 +229,7 @@ pub async fn check(config: &Config, runtime: Handle) -> Result<PolicyDocument, S
         Authenticator::from_config(&auth, Clock::System, runtime.clone()).await?;
     }
     callback_tokens(&config.callback)?;
+    event_senders(&config.events, &Clock::System, &runtime)?;
     endpoint(&config.s3)?;
     Database::new(&config.database, &runtime)?;
     Ok(document)
@@ -265,6 +273,7 @@ fn serve(
     config: &Config,
     service: Service,
     authenticator: Authenticator,
+    event_senders: EventSenders,
     metrics: Metrics,
 ) -> Result<(SocketAddr, actix_web::dev::Server), StartError> {
     let failed = |source| StartError::Listen { address: config.server.listen, source };
@@ -273,7 +282,7 @@ fn serve(
     // Port 0 takes a free one, and URLs have to name that.
     let mut config = config.clone();
     config.server.listen = address;
-    let state = web::Data::new(State::new(&config, service, authenticator, metrics));
+    let state = web::Data::new(State::new(&config, service, authenticator, event_senders, metrics));
     let settings = config.server.clone();
     let mut server = HttpServer::new(move || {
         App::new()
@@ -303,6 +312,12 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 fn callback_tokens(config: &CallbackConfig) -> Result<CallbackTokens, StartError> {
     let keys = config.keys.iter().map(|key| Ok(CallbackKey::new(&key.id, &key.load()?)));
     Ok(CallbackTokens::new(keys.collect::<Result<_, SecretFileError>>()?))
+}
+
+fn event_senders(config: &EventsConfig, clock: &Clock, runtime: &Handle) -> Result<EventSenders, StartError> {
+    let tokens: Vec<_> = config.tokens.iter().map(EventTokenConfig::load).collect::<Result<_, SecretFileError>>()?;
+    let sns = config.sns.as_ref().map(|sns| SnsVerifier::from_config(sns, clock.clone(), runtime.clone()));
+    Ok(EventSenders { tokens: EventTokens::new(&tokens), sns: sns.transpose()? })
 }
 
 fn endpoint(config: &S3Config) -> Result<Arc<Endpoint>, StartError> {

@@ -4,7 +4,9 @@ mod client_address;
 mod documentation;
 mod downloads;
 mod error;
+mod events;
 mod extract;
+mod form_return;
 mod health;
 mod metrics;
 mod policies;
@@ -21,11 +23,16 @@ use actix_web::{
 
 pub use client_address::TrustedProxies;
 pub use error::{ApiError, ErrorCode, FieldError};
+pub use events::EventIntake;
 pub use health::Readiness;
 pub use metrics::Metrics;
 pub use request::{cors, finish};
 
-use crate::{auth::Authenticator, config::Config, domain::Service};
+use crate::{
+    auth::{Authenticator, EventSenders},
+    config::Config,
+    domain::Service,
+};
 
 /// What every handler can reach.
 #[derive(Debug)]
@@ -46,13 +53,23 @@ pub struct State {
     pub access_log: bool,
     /// Whether everything that is needed answers.
     pub readiness: Readiness,
+    /// Who may tell of storage events.
+    pub events: EventIntake,
+    /// Origins of the pages that forms may lead to.
+    pub redirect_origins: Vec<String>,
     /// What is counted.
     pub metrics: Metrics,
 }
 
 impl State {
     /// The state for `config`.
-    pub fn new(config: &Config, service: Service, authenticator: Authenticator, metrics: Metrics) -> Self {
+    pub fn new(
+        config: &Config,
+        service: Service,
+        authenticator: Authenticator,
+        event_senders: EventSenders,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             readiness: Readiness::new(service.clone(), authenticator.clone()),
             service,
@@ -62,6 +79,8 @@ impl State {
             body_limit: usize::try_from(config.server.body_limit.bytes()).unwrap_or(usize::MAX),
             request_timeout: config.server.request_timeout,
             access_log: config.log.access,
+            events: EventIntake::new(&config.events, event_senders),
+            redirect_origins: config.server.redirect_allowed_origins.clone(),
             metrics,
         }
     }
@@ -77,6 +96,11 @@ pub fn routes(app: &mut ServiceConfig) {
 
     // Downloads: for whoever a policy lets read.
     at(app, "/api/v1/downloads", "POST", [web::post().to(downloads::issue)]);
+
+    // What stores say: for stores, their relays, and browsers that stores send here.
+    at(app, "/api/v1/callbacks/s3-events", "POST", [web::post().to(events::receive)]);
+    at(app, "/api/v1/callbacks/s3-events/{token}", "POST", [web::post().to(events::receive)]);
+    at(app, "/api/v1/callbacks/form/{id}/{token}/{page}", "GET", [web::get().to(form_return::receive)]);
 
     // What is allowed: for anybody with a token.
     at(app, "/api/v1/policies", "GET", [web::get().to(policies::show)]);

@@ -30,7 +30,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 pub use credentials::Credentials;
 pub use endpoint::{Addressing, Endpoint};
-pub use post_policy::{PostForm, PresignedPost};
+pub use post_policy::{PostForm, PresignedPost, SuccessAction};
 pub use presigned_url::{Method, PresignRequest, PresignedUrl};
 
 use crate::model::ObjectKey;

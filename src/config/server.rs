@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use reqwest::Url;
 use serde::Deserialize;
 
 use super::{Problem, duration, number};
@@ -36,6 +37,8 @@ pub struct ServerConfig {
     pub shutdown_timeout: Duration,
     /// Origins that browsers may call this API from; `"*"` for any.
     pub cors_allowed_origins: Vec<String>,
+    /// Origins of the pages that a browser may be sent to after a form was uploaded.
+    pub redirect_allowed_origins: Vec<String>,
 }
 
 /// Which header carries the client's address when the peer is a trusted proxy.
@@ -63,6 +66,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(30),
             cors_allowed_origins: Vec::new(),
+            redirect_allowed_origins: Vec::new(),
         }
     }
 }
@@ -101,6 +105,16 @@ impl ServerConfig {
             if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
                 let key = format!("server.cors_allowed_origins[{index}]");
                 problems.push(Problem::new(key, "must be \"*\" or an origin such as \"https://app.example.com\""));
+            }
+        }
+        for (index, origin) in self.redirect_allowed_origins.iter().enumerate() {
+            // Compared byte for byte with what a page's URL says, so it has to be written as browsers write it.
+            let canonical = Url::parse(origin).ok().map(|url| url.origin().ascii_serialization());
+            if canonical.as_ref() != Some(origin) || !origin.starts_with("http") {
+                let key = format!("server.redirect_allowed_origins[{index}]");
+                let rule =
+                    "must be an origin such as \"https://app.example.com\", in lower case and without a default port";
+                problems.push(Problem::new(key, rule));
             }
         }
         problems

@@ -60,6 +60,9 @@ pub enum DomainError {
     /// A browser would run a file of this type when it is shown inline.
     #[error("files of type {0:?} cannot be shown inline")]
     InlineRefused(String),
+    /// A page to return to was asked for, and the upload is no form.
+    #[error("only a form leads to another page")]
+    ReturnNeedsForm,
     /// The idempotency key was used with another request.
     #[error("the idempotency key was used with another request")]
     IdempotencyMismatch,

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Caller, DomainError, Service, url_end};
+use super::{Caller, DomainError, FormReturn, Service, url_end};
 use crate::{
     db::{
         UploadIntent,
@@ -17,7 +17,7 @@ use crate::{
     },
     policy::{FileRequest, PolicyDocument, Rules},
     s3::Access,
-    signing::{Method, PostForm, PresignRequest, PresignedPost, PresignedUrl, Signer},
+    signing::{Method, PostForm, PresignRequest, PresignedPost, PresignedUrl, Signer, SuccessAction},
 };
 
 /// What a client wants to upload.
@@ -39,6 +39,8 @@ pub struct IssueRequest {
     pub metadata: Metadata,
     /// A shorter life than the policy's.
     pub expires_in: Option<Duration>,
+    /// Where a browser shall go after it has uploaded a form.
+    pub form_return: Option<FormReturn>,
 }
 
 /// An upload and where its bytes go.
@@ -89,7 +91,7 @@ impl Service {
         if let Some(key) = &idempotency_key
             && let Some(recorded) = self.database.recorded_upload(caller.principal, key, self.clock.now()).await?
         {
-            return self.replayed(caller, recorded, request.expires_in).await;
+            return self.replayed(caller, recorded, request.expires_in, request.form_return.as_ref()).await;
         }
         let now = self.clock.now();
         let document = self.policies.current();
@@ -106,6 +108,10 @@ impl Service {
             expires_in: request.expires_in,
         };
         let grant = self.grant(caller, &document, &rules, &file, now).await?;
+        let form_return = request.form_return;
+        if form_return.is_some() && grant.method != UploadMethod::Post {
+            return Err(DomainError::ReturnNeedsForm);
+        }
         let id = IntentId::at(now);
         let slug = request.original_file_name.slug();
         let object_key = rules.key.render(id, now, caller.principal, &slug).and_then(|key| {
@@ -145,10 +151,12 @@ impl Service {
             None => self.ledger.record_upload(intent).await?,
             Some(key) => match self.database.record_upload_once(&intent, &key).await? {
                 None => intent,
-                Some(recorded) => return self.replayed(caller, recorded, request.expires_in).await,
+                Some(recorded) => {
+                    return self.replayed(caller, recorded, request.expires_in, form_return.as_ref()).await;
+                }
             },
         };
-        self.signed(intent, &grant, now)
+        self.signed(intent, &grant, now, form_return.as_ref())
     }
 
     /// The answer to a request that was made before.
@@ -157,11 +165,12 @@ impl Service {
         caller: Caller<'_>,
         recorded: Recorded,
         expires_in: Option<Duration>,
+        form_return: Option<&FormReturn>,
     ) -> Result<IssuedUpload, DomainError> {
         match recorded {
             Recorded::Mismatch => Err(DomainError::IdempotencyMismatch),
             Recorded::Replay(earlier) if earlier.state == IntentState::Issued => {
-                self.renew_intent(caller, *earlier, expires_in).await
+                self.renew_intent(caller, *earlier, expires_in, form_return).await
             }
             Recorded::Replay(earlier) => Ok(IssuedUpload { intent: earlier, target: None, callback_token: None }),
         }
@@ -190,6 +199,7 @@ impl Service {
         intent: Box<UploadIntent>,
         grant: &Grant,
         now: DateTime<Utc>,
+        form_return: Option<&FormReturn>,
     ) -> Result<IssuedUpload, DomainError> {
         let length = intent.file_size.bytes();
         let target = match intent.method {
@@ -211,13 +221,19 @@ impl Service {
                 UploadTarget::Put(grant.signer.presign(&request, now, grant.life)?)
             }
             UploadMethod::Post => {
+                let redirect = form_return.map(|form_return| {
+                    form_return.success_action_redirect(intent.id, intent.confirm_until, &self.callback_tokens)
+                });
+                let success_action = redirect
+                    .as_ref()
+                    .map_or(SuccessAction::Status(201), |redirect| SuccessAction::Redirect(redirect.expose_secret()));
                 let form = PostForm {
                     key: &intent.object_key,
                     content_length: length,
                     content_type: intent.content_type.as_str(),
                     checksum_sha256: intent.checksum_sha256.as_ref(),
                     metadata: &intent.metadata,
-                    success_action_status: 201,
+                    success_action,
                 };
                 UploadTarget::Post(grant.signer.presign_post(&form, now, grant.life)?)
             }

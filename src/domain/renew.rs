@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Caller, DomainError, IssuedUpload, Service};
+use super::{Caller, DomainError, FormReturn, IssuedUpload, Service};
 use crate::{
     db::{Outcome, UploadIntent, uploads::Renewal},
-    model::{IntentId, IntentState, Scope},
+    model::{IntentId, IntentState, Scope, UploadMethod},
     policy::FileRequest,
 };
 
@@ -14,10 +14,15 @@ impl Service {
     ///
     /// # Errors
     /// When the caller does not own it, it is settled or its time has run out, or today's policy refuses it.
-    pub async fn renew_upload(&self, caller: Caller<'_>, id: IntentId) -> Result<IssuedUpload, DomainError> {
+    pub async fn renew_upload(
+        &self,
+        caller: Caller<'_>,
+        id: IntentId,
+        form_return: Option<&FormReturn>,
+    ) -> Result<IssuedUpload, DomainError> {
         caller.require(Scope::Upload)?;
         let intent = self.owned_upload(caller.principal, id).await?;
-        self.renew_intent(caller, intent, None).await
+        self.renew_intent(caller, intent, None, form_return).await
     }
 
     pub(super) async fn renew_intent(
@@ -25,12 +30,16 @@ impl Service {
         caller: Caller<'_>,
         intent: UploadIntent,
         expires_in: Option<Duration>,
+        form_return: Option<&FormReturn>,
     ) -> Result<IssuedUpload, DomainError> {
         let now = self.clock.now();
         match intent.state {
             IntentState::Issued if now <= intent.confirm_until => {}
             IntentState::Issued | IntentState::Expired => return Err(DomainError::Expired),
             state => return Err(DomainError::InvalidState(state)),
+        }
+        if form_return.is_some() && intent.method != UploadMethod::Post {
+            return Err(DomainError::ReturnNeedsForm);
         }
         let document = self.policies.current();
         let rules =
@@ -50,7 +59,9 @@ impl Service {
             confirm_until: grant.confirm_until,
         };
         match self.database.renew_upload(intent.id, &renewal).await? {
-            Outcome::Changed(intent) | Outcome::AlreadyThere(intent) => self.signed(Box::new(intent), &grant, now),
+            Outcome::Changed(intent) | Outcome::AlreadyThere(intent) => {
+                self.signed(Box::new(intent), &grant, now, form_return)
+            }
             Outcome::NotAllowed(intent) => Err(DomainError::InvalidState(intent.state)),
             Outcome::Absent => Err(DomainError::NotFound),
         }

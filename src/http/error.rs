@@ -15,9 +15,9 @@ use actix_web::{
 use serde::Serialize;
 
 use crate::{
-    auth::AuthError,
+    auth::{AuthError, SnsError},
     db::DbError,
-    domain::{DomainError, Mismatch},
+    domain::{DomainError, Mismatch, NotificationError},
     policy::Refusal,
     s3::S3Error,
 };
@@ -71,6 +71,8 @@ error_codes! {
         "reason says which check failed. Get a fresh token from your identity provider.";
     CallbackTokenInvalid = "callback_token_invalid", UNAUTHORIZED, "The callback token is not valid",
         "Send callback.token of this very upload, before its time runs out, or confirm with the owner's JWT.";
+    EventSenderUnknown = "event_sender_unknown", UNAUTHORIZED, "It is not known who sends these events",
+        "Send one of the tokens under [events] as \"Authorization: Bearer …\" or as the password of Basic, or a message that Amazon SNS signed for a listed topic.";
     ScopeMissing = "scope_missing", FORBIDDEN, "The token lacks a scope",
         "detail names what the token may not do. Ask your identity provider for the scope.";
     NotFound = "not_found", NOT_FOUND, "There is no such upload",
@@ -115,6 +117,8 @@ error_codes! {
         "Try again after the seconds in Retry-After.";
     KeysUnavailable = "keys_unavailable", SERVICE_UNAVAILABLE, "Tokens cannot be verified at the moment",
         "Try again after the seconds in Retry-After.";
+    SnsUnavailable = "sns_unavailable", SERVICE_UNAVAILABLE, "Amazon SNS cannot be asked at the moment",
+        "Try again after the seconds in Retry-After; Amazon SNS does so by itself.";
 }
 
 /// Seconds in `Retry-After` of every 503: long enough to help, short enough that a person waits for it.
@@ -174,6 +178,11 @@ impl ApiError {
         Self { errors, ..Self::new(code) }
     }
 
+    /// The fields that break rules.
+    pub fn into_fields(self) -> Vec<FieldError> {
+        self.errors
+    }
+
     /// The code.
     pub fn code(&self) -> ErrorCode {
         self.code
@@ -227,6 +236,8 @@ impl ApiError {
             (ErrorCode::TokenInvalid, Some(reason)) => {
                 format!("Bearer realm=\"presignd\", error=\"invalid_token\", error_description=\"{reason}\"")
             }
+            // Amazon SNS sends the password of its URL only when it is asked for in this way.
+            (ErrorCode::EventSenderUnknown, _) => "Basic realm=\"presignd\"".to_owned(),
             _ => "Bearer realm=\"presignd\"".to_owned(),
         };
         HeaderValue::try_from(challenge).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
@@ -266,6 +277,26 @@ impl From<AuthError> for ApiError {
                 Self { reason: Some(other.reason()), ..Self::with_detail(ErrorCode::TokenInvalid, other.to_string()) }
             }
         }
+    }
+}
+
+impl From<SnsError> for ApiError {
+    fn from(error: SnsError) -> Self {
+        let code = match error {
+            SnsError::Unavailable(_) => ErrorCode::SnsUnavailable,
+            _ => ErrorCode::EventSenderUnknown,
+        };
+        Self::with_detail(code, error.to_string())
+    }
+}
+
+impl From<NotificationError> for ApiError {
+    fn from(error: NotificationError) -> Self {
+        let code = match error {
+            NotificationError::TooManyRecords => ErrorCode::BodyTooLarge,
+            NotificationError::Unreadable(_) | NotificationError::UnknownFormat => ErrorCode::InvalidJson,
+        };
+        Self::with_detail(code, error.to_string())
     }
 }
 
@@ -335,6 +366,10 @@ impl From<DomainError> for ApiError {
                 let rule = format!("must be \"attachment\" for {content_type}, which a browser would run");
                 let field = FieldError::new("disposition", rule).with_received("inline");
                 return Self::fields(ErrorCode::InvalidRequest, vec![field]);
+            }
+            DomainError::ReturnNeedsForm => {
+                let rule = "must not be given unless method is \"post\": only a form leads anywhere";
+                return Self::fields(ErrorCode::InvalidRequest, vec![FieldError::new("success_action_redirect", rule)]);
             }
             DomainError::Mismatched(mismatches) => {
                 let errors = mismatches.into_iter().map(FieldError::from).collect();

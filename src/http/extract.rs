@@ -102,7 +102,7 @@ impl<T: DeserializeOwned> FromRequest for JsonBody<T> {
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
-            let bytes = read_body(&request, payload).await?;
+            let bytes = read_body(&request, payload, state(&request)?.body_limit).await?;
             require_json(&request)?;
             Ok(Self { value: parse(&bytes)?, bytes })
         })
@@ -121,7 +121,7 @@ impl<T: DeserializeOwned + Default> FromRequest for OptionalJsonBody<T> {
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
-            let bytes = read_body(&request, payload).await?;
+            let bytes = read_body(&request, payload, state(&request)?.body_limit).await?;
             if bytes.is_empty() {
                 return Ok(Self(T::default()));
             }
@@ -142,9 +142,9 @@ fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
     Err(ApiError::with_detail(ErrorCode::UnsupportedMediaType, detail))
 }
 
-async fn read_body(request: &HttpRequest, mut payload: Payload) -> Result<Bytes, ApiError> {
+/// The whole body, of at most `limit` bytes and within the time that the settings allow.
+pub(super) async fn read_body(request: &HttpRequest, mut payload: Payload, limit: usize) -> Result<Bytes, ApiError> {
     let state = state(request)?;
-    let limit = state.body_limit;
     let too_large = || {
         let detail = format!("expected at most {limit} bytes");
         ApiError::with_detail(ErrorCode::BodyTooLarge, detail)

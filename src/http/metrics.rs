@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use actix_web::{HttpResponse, web};
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use tokio::sync::Mutex;
 
-use super::State;
+use super::{ApiError, State};
+use crate::domain::EventCounts;
 
 /// Bucket bounds in seconds: issuing takes a few milliseconds, confirming asks the store.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -17,6 +18,7 @@ pub struct Metrics {
     registry: Registry,
     scraping: Arc<Mutex<()>>,
     requests: HistogramVec,
+    events: IntCounterVec,
     ledger_queue: IntGauge,
     ledger_groups: IntCounter,
     ledger_rows: IntCounter,
@@ -51,6 +53,14 @@ impl Metrics {
             &["method", "route", "status"],
         )?;
         registry.register(Box::new(requests.clone()))?;
+        let events = IntCounterVec::new(
+            Opts::new(
+                "events_total",
+                "Records of storage events by what became of them; refused and failed are calls.",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(events.clone()))?;
         let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -63,6 +73,7 @@ impl Metrics {
         };
         Ok(Self {
             requests,
+            events,
             scraping: Arc::default(),
             ledger_queue: gauge("ledger_queued_intents", "Intents waiting for a writer.")?,
             ledger_groups: counter("ledger_groups_total", "Statements that committed a group of intents.")?,
@@ -95,6 +106,23 @@ impl Metrics {
     /// Counts a request. `route` is the pattern, never the path: ids in it would make a series each.
     pub(super) fn observe(&self, method: &str, route: &str, status: &str, seconds: f64) {
         self.requests.with_label_values(&[method, route, status]).observe(seconds);
+    }
+
+    /// Counts what became of a call with storage events.
+    pub(super) fn count_events(&self, taken: Result<&EventCounts, &ApiError>) {
+        let count = |outcome: &str, count: usize| {
+            self.events.with_label_values(&[outcome]).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        };
+        match taken {
+            Ok(counts) => {
+                count("confirmed", counts.confirmed);
+                count("rejected", counts.rejected);
+                count("pending", counts.pending);
+                count("ignored", counts.ignored);
+            }
+            Err(error) if error.code().status().is_server_error() => count("failed", 1),
+            Err(_) => count("refused", 1),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use actix_cors::Cors;
 use actix_web::{
-    Error,
+    Error, HttpRequest,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -18,6 +18,9 @@ use uuid::Uuid;
 
 use super::{ApiError, RoutePattern, State};
 use crate::config::server::ServerConfig;
+
+/// What stores call.
+const CALLBACKS: &str = "/api/v1/callbacks/";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -34,7 +37,7 @@ pub async fn finish(
         Ok(response) => match response.response().error().and_then(|error| error.as_error::<ApiError>()) {
             None => response.map_into_left_body(),
             Some(error) => {
-                let answer = problem(&state, error, &request_id, response.request().path());
+                let answer = problem(&state, error, &request_id, loggable_path(response.request()));
                 let headers = response.headers().clone();
                 let mut answer = answer.map_into_right_body();
                 // What a middleware inside this one has added, such as CORS headers, belongs to the answer as well.
@@ -54,6 +57,10 @@ pub async fn finish(
     if response.request().path().starts_with("/api/") && !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+    if response.request().path().starts_with(CALLBACKS) {
+        // The address is a secret, and a page that a browser is sent on to would be told it.
+        response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
     observe(&state, &response, &request_id, began);
     Ok(response)
 }
@@ -65,6 +72,14 @@ fn request_id(request: &ServiceRequest) -> String {
         (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
     given.filter(usable).map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned)
+}
+
+/// The path, but of a callback only its pattern: there is a secret in some.
+fn loggable_path(request: &HttpRequest) -> &str {
+    if !request.path().starts_with(CALLBACKS) {
+        return request.path();
+    }
+    request.app_data::<RoutePattern>().map_or(CALLBACKS, |pattern| pattern.0)
 }
 
 fn problem(state: &State, error: &ApiError, request_id: &str, path: &str) -> actix_web::HttpResponse {

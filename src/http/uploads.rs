@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{Authenticated, ClientAddress, JsonBody, OptionalJsonBody, UploadId},
+    form_return::form_return,
 };
 use crate::{
     db::{UploadIntent, idempotency::IdempotencyKey, uploads::Page},
@@ -37,7 +38,7 @@ pub(super) async fn issue(
     body: JsonBody<IssueUploadBody>,
 ) -> Result<HttpResponse, ApiError> {
     let idempotency_key = idempotency_key(&request, &body.bytes)?;
-    let upload = state.service.issue_upload(user.at(address), body.value.validate()?, idempotency_key).await?;
+    let upload = state.service.issue_upload(user.at(address), body.value.validate(&state)?, idempotency_key).await?;
     Ok(issued(&state, StatusCode::CREATED, &upload))
 }
 
@@ -73,8 +74,10 @@ pub(super) async fn renew(
     user: Authenticated,
     address: ClientAddress,
     id: UploadId,
+    body: OptionalJsonBody<RenewBody>,
 ) -> Result<HttpResponse, ApiError> {
-    let upload = state.service.renew_upload(user.at(address), id.0).await?;
+    let form_return = form_return(&state, body.0.success_action_redirect.as_deref())?;
+    let upload = state.service.renew_upload(user.at(address), id.0, form_return.as_ref()).await?;
     Ok(issued(&state, StatusCode::OK, &upload))
 }
 
@@ -125,6 +128,14 @@ pub(super) struct IssueUploadBody {
     checksum_sha256: Option<String>,
     metadata: Option<BTreeMap<String, String>>,
     expires_in: Option<u32>,
+    success_action_redirect: Option<String>,
+}
+
+/// The body of a request for a fresh URL.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RenewBody {
+    success_action_redirect: Option<String>,
 }
 
 /// The body of the callback.
@@ -137,7 +148,7 @@ pub(super) struct CompleteBody {
 
 impl IssueUploadBody {
     /// Checks every field, and reports all that break a rule at once.
-    fn validate(self) -> Result<IssueRequest, ApiError> {
+    fn validate(self, state: &State) -> Result<IssueRequest, ApiError> {
         let mut errors = Vec::new();
         let original_file_name = checked(&mut errors, "original_file_name", self.original_file_name, FileName::parse);
         if self.expires_in == Some(0) {
@@ -156,6 +167,10 @@ impl IssueUploadBody {
             errors.push(FieldError::new(format!("metadata.{name}"), invalid));
             Metadata::default()
         });
+        let form_return = form_return(state, self.success_action_redirect.as_deref()).unwrap_or_else(|error| {
+            errors.extend(error.into_fields());
+            None
+        });
         match original_file_name {
             Some(original_file_name) if errors.is_empty() => Ok(IssueRequest {
                 original_file_name,
@@ -166,6 +181,7 @@ impl IssueUploadBody {
                 checksum_sha256,
                 metadata,
                 expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
+                form_return,
             }),
             _ => Err(ApiError::fields(ErrorCode::InvalidRequest, errors)),
         }

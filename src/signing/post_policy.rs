@@ -23,8 +23,27 @@ pub struct PostForm<'a> {
     pub checksum_sha256: Option<&'a Sha256Digest>,
     /// User metadata that the object will have.
     pub metadata: &'a Metadata,
-    /// The status of a successful answer: 201 (with the object's location and entity tag as XML), 200 or 204.
-    pub success_action_status: u16,
+    /// What the store answers.
+    pub success_action: SuccessAction<'a>,
+}
+
+/// What the store answers when it has taken a form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SuccessAction<'a> {
+    /// This status: 201 (with the object's location and entity tag as XML), 200 or 204.
+    Status(u16),
+    /// 303 and this URL, to which the store adds bucket, key and entity tag.
+    Redirect(&'a str),
+}
+
+impl SuccessAction<'_> {
+    fn field(self) -> Result<(&'static str, String), SigningError> {
+        match self {
+            Self::Status(status @ (200 | 201 | 204)) => Ok(("success_action_status", status.to_string())),
+            Self::Status(status) => Err(SigningError::SuccessActionStatus(status)),
+            Self::Redirect(url) => Ok(("success_action_redirect", url.to_owned())),
+        }
+    }
 }
 
 /// A form that needs no other authentication. Whoever holds it may send it until it expires, so it never shows in a log.
@@ -77,16 +96,14 @@ impl Signer {
         if form.key.as_str().contains("${filename}") {
             return Err(SigningError::KeyIsTemplate);
         }
-        if !matches!(form.success_action_status, 200 | 201 | 204) {
-            return Err(SigningError::SuccessActionStatus(form.success_action_status));
-        }
+        let (success_action, success_value) = form.success_action.field()?;
         let validity = self.validity(now, expires_in)?;
         let signing_key = self.signing_key.of_day(&self.credentials, validity.amz_date.date());
 
         let mut fields: Vec<(Cow<'static, str>, String)> = Vec::with_capacity(16);
         fields.push(("key".into(), form.key.as_str().to_owned()));
         fields.push(("Content-Type".into(), form.content_type.to_owned()));
-        fields.push(("success_action_status".into(), form.success_action_status.to_string()));
+        fields.push((success_action.into(), success_value));
         if let Some(digest) = form.checksum_sha256 {
             fields.push(("x-amz-checksum-algorithm".into(), "SHA256".to_owned()));
             fields.push(("x-amz-checksum-sha256".into(), digest.to_base64()));
@@ -147,7 +164,7 @@ mod tests {
 
     const FIVE_MINUTES: Duration = Duration::from_mins(5);
 
-    fn presign(signer: &Signer, key: &str, success_action_status: u16) -> Result<PresignedPost, SigningError> {
+    fn presign(signer: &Signer, key: &str, success_action: SuccessAction<'_>) -> Result<PresignedPost, SigningError> {
         let entries = [("case", "42"), ("by", "a \"b\"")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let form = PostForm {
             key: &ObjectKey::parse(key).unwrap(),
@@ -155,7 +172,7 @@ mod tests {
             content_type: "application/pdf",
             checksum_sha256: Some(&Sha256Digest::from_bytes([0; 32])),
             metadata: &Metadata::parse(BTreeMap::from(entries)).unwrap(),
-            success_action_status,
+            success_action,
         };
         signer.presign_post(&form, published_example::now(), FIVE_MINUTES)
     }
@@ -196,7 +213,7 @@ mod tests {
 
     #[test]
     fn policy_is_compact_and_demands_every_field() {
-        let post = presign(&session_signer(), "uploads/é \"1\".pdf", 201).unwrap();
+        let post = presign(&session_signer(), "uploads/é \"1\".pdf", SuccessAction::Status(201)).unwrap();
         let names: Vec<&str> = post.fields.iter().map(|(name, _)| name.as_ref()).collect();
         assert_eq!(
             names,
@@ -237,13 +254,29 @@ mod tests {
     #[test]
     fn client_cannot_choose_the_key_nor_the_store_its_status() {
         let signer = published_example::signer();
-        assert!(matches!(presign(&signer, "uploads/${filename}", 201), Err(SigningError::KeyIsTemplate)));
-        assert!(matches!(presign(&signer, "k", 202), Err(SigningError::SuccessActionStatus(202))));
+        assert!(matches!(
+            presign(&signer, "uploads/${filename}", SuccessAction::Status(201)),
+            Err(SigningError::KeyIsTemplate)
+        ));
+        let other = presign(&signer, "k", SuccessAction::Status(202));
+        assert!(matches!(other, Err(SigningError::SuccessActionStatus(202))));
+    }
+
+    #[test]
+    fn a_form_that_redirects_demands_that_url_and_no_status() {
+        let url = "https://files.example.com/callback?token=hush&next=https%3A%2F%2Fapp.example.com";
+        let post = presign(&session_signer(), "k", SuccessAction::Redirect(url)).unwrap();
+        let field = |wanted: &str| post.fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        assert_eq!(field("success_action_redirect"), Some(url));
+        assert_eq!(field("success_action_status"), None);
+        let policy = String::from_utf8(STANDARD.decode(field("policy").unwrap()).unwrap()).unwrap();
+        assert!(policy.contains(&format!("{{\"success_action_redirect\":\"{url}\"}}")), "{policy}");
+        assert!(!policy.contains("success_action_status"));
     }
 
     #[test]
     fn debug_shows_nothing_that_opens_the_bucket() {
-        let shown = format!("{:?}", presign(&session_signer(), "k", 201).unwrap());
+        let shown = format!("{:?}", presign(&session_signer(), "k", SuccessAction::Status(201)).unwrap());
         assert_eq!(shown, "PresignedPost { expires_at: 2013-05-24T00:05:00Z, .. }");
     }
 }

@@ -21,7 +21,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use presignd::{
     model::{Metadata, ObjectKey, Sha256Digest},
-    signing::{Addressing, Credentials, Endpoint, Method, PostForm, PresignRequest, Signer},
+    signing::{Addressing, Credentials, Endpoint, Method, PostForm, PresignRequest, Signer, SuccessAction},
 };
 use proptest::{
     prelude::*,
@@ -130,7 +130,7 @@ impl Case {
                     content_type,
                     checksum_sha256: checksum.as_ref(),
                     metadata: &Metadata::parse(metadata.clone()).unwrap(),
-                    success_action_status: 201,
+                    success_action: SuccessAction::Status(201),
                 };
                 let post = signer.presign_post(&form, self.now, expires_in).unwrap();
                 json!({"url": post.url, "fields": post.fields})

@@ -8,6 +8,7 @@ use presignd::http::ErrorCode;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use crate::events::TOKEN;
 use crate::support::{
     AppOptions, Backend, Caller, Reply, Suite, TestApp,
     app::{POLICIES, TokenOptions},
@@ -106,7 +107,7 @@ impl Judge {
             let required = resolve(&self.contract, described)["required"] == true;
             assert!(!required || reply.headers.contains_key(header), "{name} {status}: no {header}");
         }
-        if method == Method::HEAD {
+        if method == Method::HEAD || response["content"].is_null() {
             assert_eq!(reply.bytes, b"");
             self.seen.insert((method.to_string(), path.to_owned()));
             return reply;
@@ -157,9 +158,12 @@ impl Judge {
 }
 
 async fn answers(backend: Backend) {
-    let settings = "[server]\nbody_limit = \"4KiB\"\ntrusted_proxies = [\"127.0.0.12/32\"]\n\
-                    [auth.scopes]\nupload = \"write\"\ndownload = \"read\""
-        .to_owned();
+    let settings = format!(
+        "[server]\nbody_limit = \"4KiB\"\ntrusted_proxies = [\"127.0.0.12/32\"]\n\
+         redirect_allowed_origins = [\"https://app.example.com\"]\n\
+         [auth.scopes]\nupload = \"write\"\ndownload = \"read\"\n\
+         [events]\nbody_limit = \"64KiB\"\ntokens = [{{ secret = \"{TOKEN}\" }}]"
+    );
     let app = TestApp::start_with(&backend, AppOptions { settings, ..AppOptions::default() }).await;
     let with =
         |scopes: &[&str]| app.anonymous().with_token(app.token(&TokenOptions { scopes, ..TokenOptions::default() }));
@@ -179,6 +183,8 @@ async fn answers(backend: Backend) {
     uploads(&mut judge, &alice, [&nobody, &anybody]).await;
     settling(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     downloads(&mut judge, &alice, [&nobody, &anybody]).await;
+    events(&mut judge, &app, &anybody).await;
+    form_return(&mut judge, &alice, &anybody).await;
 
     // A change that is still to come.
     let planned = "[[policy.default.schedule]]\nfrom = \"2999-01-01T00:00:00Z\"\nip_scope = \"off\"\n[policy.shared]";
@@ -192,6 +198,7 @@ async fn answers(backend: Backend) {
         "token_missing",
         "token_invalid",
         "callback_token_invalid",
+        "event_sender_unknown",
         "scope_missing",
         "not_found",
         "upload_incomplete",
@@ -293,6 +300,46 @@ async fn settling(judge: &mut Judge, app: &TestApp, alice: &Caller, [nobody, any
     let unknown = alice.at("127.0.0.12").request(Method::POST, &format!("/api/v1/uploads/{NOBODYS}/renew"));
     let unknown = unknown.header("x-forwarded-for", "garbage");
     judge.call(400, Method::POST, "/api/v1/uploads/{id}/renew", unknown).await;
+}
+
+async fn events(judge: &mut Judge, app: &TestApp, anybody: &Caller) {
+    let path = "/api/v1/callbacks/s3-events";
+    let store = anybody.with_token(TOKEN);
+    let record = json!({ "eventName": "ObjectCreated:Put",
+        "s3": { "bucket": { "name": app.bucket.bucket }, "object": { "key": "k" } } });
+    let body = json!({ "Records": [record] });
+    judge.post(200, &store, path, &body).await;
+    judge.post(401, anybody, path, &body).await;
+    judge.post(400, &store, path, &json!({})).await;
+    judge.post(413, &store, path, &json!({ "Records": ["x".repeat(64 << 10)] })).await;
+    let secret_path = format!("{path}/{{token}}");
+    let at = |token: &str| anybody.request(Method::POST, &format!("{path}/{token}"));
+    judge.call(200, Method::POST, &secret_path, at(TOKEN).json(&body)).await;
+    judge.call(401, Method::POST, &secret_path, at("garbage").json(&body)).await;
+    judge.call(400, Method::POST, &secret_path, at(TOKEN).json(&json!({}))).await;
+    judge.call(413, Method::POST, &secret_path, at(TOKEN).body(vec![b' '; (64 << 10) + 1])).await;
+}
+
+async fn form_return(judge: &mut Judge, alice: &Caller, anybody: &Caller) {
+    let path = "/api/v1/callbacks/form/{id}/{token}/{page}";
+    let page = json!({ "method": "post", "success_action_redirect": "https://app.example.com/done" });
+    let issued = alice.issue("a.txt", b"12345", &page).await;
+    let renewal = format!("/api/v1/uploads/{}/renew", id(&issued));
+    let renew = |body: Value| alice.request(Method::POST, &renewal).json(&body);
+    let renewed = "/api/v1/uploads/{id}/renew";
+    let good = json!({ "success_action_redirect": "https://app.example.com/done" });
+    judge.call(200, Method::POST, renewed, renew(good)).await;
+    let elsewhere = json!({ "success_action_redirect": "https://evil.example/" });
+    judge.call(422, Method::POST, renewed, renew(elsewhere)).await;
+    judge.call(400, Method::POST, renewed, renew(json!(5))).await;
+    judge.call(413, Method::POST, renewed, renew(json!({ "success_action_redirect": "x".repeat(5000) }))).await;
+    judge.call(415, Method::POST, renewed, alice.request(Method::POST, &renewal).body("{}")).await;
+    let callback = issued["upload"]["fields"]["success_action_redirect"].as_str().unwrap();
+    let callback = &callback[callback.find("/api/").unwrap()..];
+    let get = |path: &str| anybody.request(Method::GET, path);
+    judge.call(303, Method::GET, path, get(callback)).await;
+    judge.call(401, Method::GET, path, get(&callback.replace(id(&issued), NOBODYS))).await;
+    judge.call(422, Method::GET, path, get(&format!("{callback}x"))).await;
 }
 
 async fn downloads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {

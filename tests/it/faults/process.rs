@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::metric;
+use crate::events::TOKEN;
 use crate::support::{
     Backend, ChaosProxy, Program, Reply, WebhookReceiver,
     app::{CALLBACK_SECRET, JWT_SECRET, POLICIES, settings},
@@ -167,6 +168,10 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
         [log]
         filter = "trace"
         format = "json"
+        [server]
+        redirect_allowed_origins = ["https://app.example.com"]
+        [events]
+        tokens = [{{ secret = "{TOKEN}" }}]
         [webhooks]
         allowed_networks = ["127.0.0.0/8"]
         endpoints = [
@@ -199,6 +204,19 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
     let delivered = receiver.until_taken(1).await.remove(0);
     let refused = async || program.log().contains("webhook upload.confirmed not delivered").then_some(());
     eventually(Duration::from_secs(10), refused).await;
+    // A store that can be told nothing but a URL has its secret in the path, and so does one with a token that is old.
+    let store = program.anonymous();
+    for (path, status) in [
+        (format!("/api/v1/callbacks/s3-events/{TOKEN}"), 400),
+        ("/api/v1/callbacks/s3-events/an-old-event-token-of-the-tests-987".to_owned(), 401),
+        (format!("/api/v1/callbacks/s3-events/{TOKEN}/more"), 404),
+    ] {
+        assert_eq!(store.post(&path, &json!({})).await.status, status);
+    }
+    let page = json!({ "method": "post", "success_action_redirect": "https://app.example.com/" });
+    let leading_back = alice.issue("d.txt", bytes, &page).await;
+    let callback = leading_back["upload"]["fields"]["success_action_redirect"].as_str().unwrap();
+    assert_eq!(store.http.get(callback).send().await.unwrap().status(), StatusCode::SEE_OTHER);
     program.terminate();
     program.wait_end();
 
@@ -206,6 +224,9 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
         KEY.trim_start_matches("whsec_").to_owned(),
         "known-to-the-receiver-alone".to_owned(),
         delivered.headers["webhook-signature"].clone(),
+        TOKEN.to_owned(),
+        "an-old-event-token-of-the-tests-987".to_owned(),
+        leading_back["callback"]["token"].as_str().unwrap().to_owned(),
         jwt.strip_prefix("Bearer ").unwrap().to_owned(),
         tampered.split('.').nth(2).unwrap().to_owned(),
         "forged.token.of.mallory".to_owned(),

@@ -10,7 +10,7 @@ use std::{
 use actix_web::{App, HttpServer, middleware::from_fn, web};
 use presignd::{
     app::prepare_schema,
-    auth::Authenticator,
+    auth::{Authenticator, EventSenders},
     clock::Clock,
     config::Config,
     db::{Database, Ledger},
@@ -111,7 +111,8 @@ pub(super) async fn blocked(backend: Backend) {
     let (entered, mut blocked) = tokio::sync::mpsc::unbounded_channel();
     let (release, released) = mpsc::channel::<()>();
     let released = Arc::new(Mutex::new(released));
-    let state = web::Data::new(State::new(&config, service, authenticator, Metrics::new().unwrap()));
+    let state =
+        web::Data::new(State::new(&config, service, authenticator, EventSenders::default(), Metrics::new().unwrap()));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let base = format!("http://{address}");

@@ -53,6 +53,11 @@ impl Program {
         Caller::new(self.base(), Some(token), [127, 0, 0, 1].into())
     }
 
+    /// Somebody without a token, at 127.0.0.1.
+    pub(crate) fn anonymous(&self) -> Caller {
+        Caller::new(self.base(), None, [127, 0, 0, 1].into())
+    }
+
     /// Kills it with SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill().expect("it is killed");
