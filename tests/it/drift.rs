@@ -94,7 +94,7 @@ impl Ground {
         Self { app, confirmed, missing, replaced, orphan, staged_orphan }
     }
 
-    fn expected(&self) -> DriftCounts {
+    fn expected() -> DriftCounts {
         DriftCounts {
             objects: 9,
             accounted: 3,
@@ -112,7 +112,7 @@ async fn tells_apart(backend: Backend) {
     let ground = Ground::new(&backend).await;
     let app = &ground.app;
     let (counts, mut findings) = drift(app, REPORT).await;
-    assert_eq!(counts, ground.expected(), "{findings:?}");
+    assert_eq!(counts, Ground::expected(), "{findings:?}");
     let found = |kind, key: &str, upload: Option<&Value>, state| Finding {
         kind,
         key: key.to_owned(),
@@ -138,7 +138,7 @@ async fn tells_apart(backend: Backend) {
     // The same objects, before they are a day old.
     app.clock.set(app.clock.now() - TimeDelta::hours(24));
     let (young, _) = drift(app, REPAIR).await;
-    assert_eq!(young, DriftCounts { orphans: 0, young: 2, ..ground.expected() });
+    assert_eq!(young, DriftCounts { orphans: 0, young: 2, ..Ground::expected() });
     ground.app.end().await;
 }
 
@@ -148,13 +148,13 @@ async fn repairs(backend: Backend) {
     let mut spared = keys(app).await;
     spared.retain(|key| *key != ground.orphan && *key != ground.staged_orphan);
     let (counts, findings) = drift(app, REPAIR).await;
-    assert_eq!(counts, DriftCounts { removed: 2, ..ground.expected() });
+    assert_eq!(counts, DriftCounts { removed: 2, ..Ground::expected() });
     assert_eq!(findings.iter().filter(|finding| finding.removed).count(), 2);
     assert_eq!(keys(app).await, spared);
     // What is left to the sweeper, it removes.
     sweep(app).await;
     let (after, _) = drift(app, REPORT).await;
-    let expected = ground.expected();
+    let expected = Ground::expected();
     assert_eq!(after, DriftCounts { objects: 6, pending: 0, orphans: 0, accounted: 3, ..expected });
     app.clock.set(presignd::clock::Clock::System.now());
     assert_eq!(app.user("alice").download(&ground.confirmed).await.bytes, BYTES);
@@ -251,11 +251,11 @@ async fn resumes(backend: Backend) {
         assert_eq!(counts.is_some(), fails_at == usize::MAX);
     }
     assert_eq!(from, [4, 6, 6]);
-    assert_eq!(counts, Some(ground.expected()));
+    assert_eq!(counts, Some(Ground::expected()));
     assert_eq!(findings, 4, "each is told once");
     // What was finished does not go on.
     let (again, _) = drift(&ground.app, resume).await;
-    assert_eq!(again, ground.expected());
+    assert_eq!(again, Ground::expected());
     ground.app.end().await;
 }
 

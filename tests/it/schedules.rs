@@ -24,7 +24,7 @@ use presignd::{
     config::SweeperConfig,
     db::{SettledVia, UploadIntent},
     domain::{Caller, Confirmer, DomainError, IssueRequest, Service, Sweeper, UploadTarget},
-    model::{FileName, IntentId, IntentState, Metadata, Principal, Sha256Digest, UploadMethod},
+    model::{ETag, FileName, IntentId, IntentState, Metadata, Principal, Sha256Digest, UploadMethod},
 };
 use secrecy::ExposeSecret as _;
 
@@ -99,7 +99,8 @@ async fn schedules(backend: Backend) {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+    let text = std::env::var_os(variable)?;
+    Some(text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{variable} is a number")))
 }
 
 /// What the schedules led to.
@@ -198,6 +199,7 @@ impl<'a> Stage<'a> {
             checksum_sha256: checksum.then(|| digest(PROMISED)),
             metadata: Metadata::default(),
             expires_in: None,
+            form_return: None,
         };
         let issued = self.service.issue_upload(self.caller(), request, None).await.expect("an upload");
         assert!(matches!(issued.target, Some(UploadTarget::Post(_) | UploadTarget::Put(_))));
@@ -271,7 +273,7 @@ impl<'a> Stage<'a> {
                     Err(error) => panic!("{id}: aborting: {error}"),
                 }
             }
-            Act::Renew => match self.service.renew_upload(self.caller(), id).await {
+            Act::Renew => match self.service.renew_upload(self.caller(), id, None).await {
                 Ok(_) | Err(DomainError::InvalidState(_) | DomainError::Expired) => {}
                 Err(error) => panic!("{id}: renewing: {error}"),
             },
@@ -324,7 +326,7 @@ impl<'a> Stage<'a> {
         let bucket = &self.app.bucket;
         let get = bucket.s3.get_object().bucket(&bucket.bucket).key(intent.verified_key().as_str());
         let object = get.send().await.ok()?;
-        assert_eq!(object.e_tag().map(|etag| etag.trim_matches('"')), intent.etag.as_ref().map(|etag| etag.as_str()));
+        assert_eq!(object.e_tag().map(|etag| etag.trim_matches('"')), intent.etag.as_ref().map(ETag::as_str));
         Some(object.body.collect().await.expect("its bytes").to_vec())
     }
 
@@ -365,7 +367,7 @@ impl<'a> Stage<'a> {
             if row.state == IntentState::Confirmed {
                 assert_eq!(kept, [row.verified_key().as_str().to_owned()], "its object and no other: {context}");
             } else {
-                assert_eq!(kept, [String::new(); 0], "nothing is left: {context}");
+                assert!(kept.is_empty(), "nothing is left: {kept:?} {context}");
                 assert_eq!(known.confirmed, None, "{} after it was confirmed: {context}", row.state);
             }
             if known.arrived && known.sent.len() == 1 && !known.aborted {

@@ -108,7 +108,8 @@ impl TestApp {
         let settings = settings.to_string();
         let config = Config::parse(&settings, "test settings", &std::collections::BTreeMap::new());
         let config = config.unwrap_or_else(|error| panic!("{error}\n{settings}"));
-        let started = app::start(&config, options.clock.clone(), backend.runtime.clone()).await;
+        // On the heap: the future of a whole service is too large to be a part of every test's.
+        let started = Box::pin(app::start(&config, options.clock.clone(), backend.runtime.clone())).await;
         let running = started.unwrap_or_else(|error| panic!("the service does not start: {error}"));
         Self { backend: backend.clone(), running, bucket, database, clock: options.clock, policies_file, folder }
     }
