@@ -17,7 +17,7 @@ use tokio::{
     sync::{OnceCell, Semaphore},
 };
 
-use super::{CopyLimits, S3Error, Sdk, pace::Pace, sdk::instant};
+use super::{CopyLimits, ObjectBody, S3Error, Sdk, pace::Pace, sdk::instant};
 use crate::model::{ETag, ObjectKey, Sha256Digest};
 
 /// What a HEAD says of an object.
@@ -140,33 +140,59 @@ impl ObjectStore {
     /// # Errors
     /// When the store does not answer or breaks off.
     pub async fn sha256(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Sha256Digest>, S3Error> {
-        const OPERATION: &str = "GetObject";
         let request = self.sdk.s3.get_object().bucket(&self.bucket).key(key.as_str()).if_match(format!("\"{etag}\""));
         let reads = Arc::clone(&self.reads);
         let read = async move {
             // Closed never, so this only waits.
             let _turn = reads.acquire().await;
-            let mut object = match request.send().await {
-                Ok(object) => object,
-                Err(error) => {
-                    let status = error.raw_response().map(|response| response.status().as_u16());
-                    if matches!(status, Some(404 | 412)) {
-                        return Ok(None);
-                    }
-                    return Err(S3Error::from_sdk(OPERATION, &error));
-                }
-            };
+            let Some(mut body) = ObjectBody::of(request.send().await)? else { return Ok(None) };
             let mut context = digest::Context::new(&digest::SHA256);
-            while let Some(piece) = object.body.next().await {
-                let piece = piece.map_err(|_| S3Error::Unavailable {
-                    operation: OPERATION,
-                    reason: "the object broke off".to_owned(),
-                })?;
-                context.update(&piece);
+            while let Some(piece) = body.next().await {
+                context.update(&piece?);
             }
             Ok(context.finish().as_ref().try_into().ok().map(Sha256Digest::from_bytes))
         };
-        self.on_main(OPERATION, read).await?
+        self.on_main(ObjectBody::OPERATION, read).await?
+    }
+
+    /// The first `length` bytes of the object, fewer when it is shorter; `None` when the object is gone or is no longer
+    /// the one with `etag`. It must not be empty: nothing has no range.
+    ///
+    /// # Errors
+    /// When the store does not answer or breaks off.
+    pub async fn beginning(&self, key: &ObjectKey, etag: &ETag, length: u64) -> Result<Option<Vec<u8>>, S3Error> {
+        let request = self.sdk.s3.get_object().bucket(&self.bucket).key(key.as_str()).if_match(format!("\"{etag}\""));
+        let request = request.range(format!("bytes=0-{}", length.saturating_sub(1)));
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let read = async move {
+            let Some(mut body) = ObjectBody::of(request.send().await)? else { return Ok(None) };
+            let mut bytes = Vec::new();
+            // A store that knows no ranges sends everything, of which no more is taken than was asked for.
+            while bytes.len() < length
+                && let Some(piece) = body.next().await
+            {
+                bytes.extend_from_slice(&piece?);
+            }
+            bytes.truncate(length);
+            Ok(Some(bytes))
+        };
+        self.on_main(ObjectBody::OPERATION, read).await?
+    }
+
+    /// The object's bytes, to be read on the main runtime; `None` when the object is gone or is no longer the one with
+    /// `etag`. In a versioned bucket `version` is read.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn read(
+        &self,
+        key: &ObjectKey,
+        etag: &ETag,
+        version: Option<&str>,
+    ) -> Result<Option<ObjectBody>, S3Error> {
+        let request = self.sdk.s3.get_object().bucket(&self.bucket).key(key.as_str()).if_match(format!("\"{etag}\""));
+        let request = request.set_version_id(version.map(str::to_owned));
+        self.on_main(ObjectBody::OPERATION, async move { ObjectBody::of(request.send().await) }).await?
     }
 
     /// Removes the object; that there is none is success.
