@@ -17,15 +17,16 @@ use crate::{
     auth::{AuthSetupError, Authenticator, EventSenders, EventTokens, SnsSetupError, SnsVerifier},
     clock::Clock,
     config::{
-        CallbackConfig, Config, EventsConfig, Problem, S3Config, auth::KeySource, events::EventTokenConfig,
-        secret::SecretFileError,
+        CallbackConfig, Config, EventsConfig, InspectionConfig, Problem, S3Config, auth::KeySource,
+        events::EventTokenConfig, secret::SecretFileError,
     },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
-    domain::{CallbackKey, CallbackTokens, Outbox, Service, SweepProgress, Sweeper},
+    domain::{CallbackKey, CallbackTokens, Inspection, Inspector, Outbox, Service, SweepProgress, Sweeper},
     http::{self, Metrics, State},
     model::IpScope,
-    policy::{self, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher},
+    policy::{self, InspectionRule, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher, Rules},
     s3::{ObjectStore, Sdk, Sessions},
+    scanner::Scanner,
     signing::Endpoint,
     webhook::{WebhookMetrics, WebhookSetupError, Webhooks},
 };
@@ -92,12 +93,14 @@ pub struct Running {
     sweeper: Option<JoinHandle<()>>,
     webhooks: Webhooks,
     shutdown_timeout: Duration,
+    inspector: Option<Inspector>,
     database: Database,
     _policy_watcher: PolicyWatcher,
 }
 
 impl Running {
-    /// Stops in order: no new connections, requests and webhooks in flight finish, the ledger writes what is queued.
+    /// Stops in order: no new connections, requests and webhooks in flight finish, inspections are given back, the ledger
+    /// writes what is queued.
     pub async fn stop(self) {
         self.housekeeping.abort();
         // What it is looking at is looked at again, here or elsewhere, when its lease ends.
@@ -106,6 +109,9 @@ impl Running {
         }
         tokio::join!(self.server.stop(true), self.webhooks.stop(self.shutdown_timeout));
         let _ = self.serving.await;
+        if let Some(inspector) = self.inspector {
+            inspector.stop().await;
+        }
         drop(self.service);
         // The last handler is gone, and with it the last sender of the ledger: its writers end when they are through.
         self.writers.drained().await;
@@ -147,10 +153,11 @@ impl Assembly {
 /// # Errors
 /// When anything that the configuration asks for is not to be had.
 pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result<Assembly, StartError> {
-    let s3 = config.s3.clone();
+    let demanded = config.clone();
     let (policies, policy_watcher) =
-        policy::watch(&config.policies.file, runtime, move |document| meets_demands(document, &s3))?;
+        policy::watch(&config.policies.file, runtime, move |document| meets_demands(document, &demanded))?;
     let callback_tokens = callback_tokens(&config.callback)?;
+    let inspection = config.inspection.as_ref().map(inspection).transpose()?;
     let endpoint = endpoint(&config.s3)?;
     let database = Database::new(&config.database, runtime)?;
     let sdk = Sdk::from_config(&config.s3).await;
@@ -163,6 +170,8 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
         callback_tokens,
         outbox: Outbox::new(&config.webhooks),
         staged_methods: config.s3.stage.clone().into(),
+        inspection,
+        sniffed: Arc::default(),
         sweep_progress: SweepProgress::default(),
         clock,
         database,
@@ -196,6 +205,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
     let sweeper = config.sweeper.enabled.then(|| Sweeper::new(service.clone(), &config.sweeper));
     let sweeper = sweeper.map(|sweeper| runtime.spawn(sweeper.sweep_for_ever()));
+    let inspector = Inspector::start(&service, &runtime);
     let (address, server) = serve(config, service.clone(), authenticator, event_senders, metrics)?;
     let handle = server.handle();
     let serving = runtime.spawn(server);
@@ -211,6 +221,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         sweeper,
         webhooks,
         shutdown_timeout: config.server.shutdown_timeout,
+        inspector,
         database,
         _policy_watcher: policy_watcher,
     })
@@ -221,7 +232,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
 /// # Errors
 /// The first part that is wrong; for the policies, all that is wrong with them.
 pub async fn check(config: &Config, runtime: Handle) -> Result<PolicyDocument, StartError> {
-    let document = policy::load(&config.policies.file, |document| meets_demands(document, &config.s3))?;
+    let document = policy::load(&config.policies.file, |document| meets_demands(document, config))?;
     // Key files are read; key sets would have to be fetched.
     let mut auth = config.auth.clone();
     auth.issuers.retain(|issuer| !matches!(issuer.key_source(), Some(KeySource::JwksUrl(_))));
@@ -231,6 +242,7 @@ pub async fn check(config: &Config, runtime: Handle) -> Result<PolicyDocument, S
     callback_tokens(&config.callback)?;
     event_senders(&config.events, &Clock::System, &runtime)?;
     endpoint(&config.s3)?;
+    config.inspection.as_ref().map(inspection).transpose()?;
     Database::new(&config.database, &runtime)?;
     Ok(document)
 }
@@ -327,16 +339,36 @@ fn endpoint(config: &S3Config) -> Result<Arc<Endpoint>, StartError> {
     Ok(Arc::new(endpoint.map_err(|invalid| StartError::Settings(vec![problem(invalid)]))?))
 }
 
+fn inspection(config: &InspectionConfig) -> Result<Inspection, StartError> {
+    let scanner = Scanner::new(config).map_err(|problem| StartError::Settings(vec![problem]))?;
+    Ok(Inspection::new(scanner, config))
+}
+
 /// Names what the policies ask for that the rest of the configuration cannot do. Refused, never silently left out.
-fn meets_demands(document: &PolicyDocument, s3: &S3Config) -> Result<(), Vec<Problem>> {
-    if s3.sts.is_some() {
-        return Ok(());
+fn meets_demands(document: &PolicyDocument, config: &Config) -> Result<(), Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut refuse = |setting: &str, rule: &str, asks: &dyn Fn(&Rules) -> bool| {
+        let asking = document.all_rules().filter(|(_, rules)| asks(rules));
+        // A policy with a schedule has several sets of rules and is named once.
+        let asking: BTreeSet<&str> = asking.map(|(name, _)| name).collect();
+        problems.extend(asking.into_iter().map(|name| Problem::new(format!("policy.{name}.{setting}"), rule)));
+    };
+    if config.s3.sts.is_none() {
+        let rule =
+            "needs the [s3.sts] settings, without which no store can hold a URL to a network; or must be \"off\"";
+        refuse("ip_scope", rule, &|rules| rules.ip_scope != IpScope::Off);
     }
-    let scoped = document.all_rules().filter(|(_, rules)| rules.ip_scope != IpScope::Off);
-    // A policy with a schedule has several sets of rules and is named once.
-    let scoped: BTreeSet<&str> = scoped.map(|(name, _)| name).collect();
-    let rule = "needs the [s3.sts] settings, without which no store can hold a URL to a network; or must be \"off\"";
-    let problems: Vec<_> =
-        scoped.into_iter().map(|name| Problem::new(format!("policy.{name}.ip_scope"), rule)).collect();
+    match &config.inspection {
+        None => {
+            let rule = "needs the [inspection] settings, which say where the scanner is; or must be \"off\"";
+            refuse("inspection", rule, &|rules| rules.inspection == InspectionRule::Required);
+        }
+        Some(inspection) => {
+            let rule = format!("must be at most inspection.largest ({}), what the scanner takes", inspection.largest);
+            let too_large =
+                |rules: &Rules| rules.inspection == InspectionRule::Required && rules.max_size > inspection.largest;
+            refuse("max_size", &rule, &too_large);
+        }
+    }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }

@@ -18,6 +18,7 @@ pub mod database;
 pub mod duration;
 pub mod environment;
 pub mod events;
+pub mod inspection;
 pub mod log;
 pub mod number;
 pub mod problem;
@@ -32,6 +33,7 @@ pub use auth::AuthConfig;
 pub use callback::CallbackConfig;
 pub use database::DatabaseConfig;
 pub use events::EventsConfig;
+pub use inspection::InspectionConfig;
 pub use log::{LogConfig, LogFormat};
 pub use problem::Problem;
 pub use s3::S3Config;
@@ -61,6 +63,8 @@ pub struct Config {
     /// The policies that operators rotate.
     #[serde(default)]
     pub policies: PoliciesConfig,
+    /// The scanner that policies may require.
+    pub inspection: Option<InspectionConfig>,
     /// Who is told what became of uploads.
     #[serde(default)]
     pub webhooks: WebhooksConfig,
@@ -136,6 +140,7 @@ impl Config {
         problems.extend(self.s3.problems());
         problems.extend(self.auth.problems());
         problems.extend(self.callback.problems());
+        problems.extend(self.inspection.iter().flat_map(InspectionConfig::problems));
         problems.extend(self.webhooks.problems());
         problems.extend(self.sweeper.problems());
         problems.extend(self.events.problems());

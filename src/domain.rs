@@ -9,10 +9,12 @@ mod drift;
 mod error;
 mod events;
 mod form_return;
+mod inspect;
 mod issue;
 mod maintain;
 mod outbox;
 mod renew;
+mod sniff;
 mod sweep;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -20,13 +22,14 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 pub use callback_token::{CallbackKey, CallbackTokens};
-pub use confirm::Confirmer;
+pub use confirm::{Confirmer, SniffCounts};
 pub use deliver::{DownloadRequest, IssuedDownload};
 pub use disposition::{Disposition, content_disposition};
 pub use drift::{DriftCounts, DriftEvent, DriftKind, DriftOptions, Finding};
 pub use error::{DomainError, Mismatch};
 pub use events::{EventCounts, MAX_RECORDS, Notification, NotificationError, StoreEvent};
 pub use form_return::FormReturn;
+pub use inspect::{Inspection, InspectionStatus, Inspector};
 pub use issue::{IssueRequest, IssuedUpload, UploadTarget};
 pub use outbox::Outbox;
 pub use sweep::{Rehearsal, SweepProgress, SweepStatus, Sweeper};
@@ -59,6 +62,10 @@ pub struct Service {
     pub outbox: Outbox,
     /// The methods whose uploads land in the staging area.
     pub staged_methods: Arc<[UploadMethod]>,
+    /// The scanner that policies may require, where one is configured.
+    pub inspection: Option<Inspection>,
+    /// What sniffing has found.
+    pub sniffed: Arc<SniffCounts>,
     /// What the sweeper of this process has done.
     pub sweep_progress: SweepProgress,
     /// The time.

@@ -7,7 +7,7 @@
 //! | 5 | `cli`, `app` |
 //! | 4 | `http`, `webhook`, `dev` |
 //! | 3 | `domain` |
-//! | 2 | `db`, `s3`, `auth` |
+//! | 2 | `db`, `s3`, `auth`, `scanner` |
 //! | 1 | `signing`, `policy` |
 //! | 0 | `model`, `config`, `clock` |
 
@@ -24,5 +24,6 @@ pub mod http;
 pub mod model;
 pub mod policy;
 pub mod s3;
+pub mod scanner;
 pub mod signing;
 pub mod webhook;

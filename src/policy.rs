@@ -17,6 +17,8 @@
 //! checksum = "optional"                # or "required"
 //! delivery = "url"
 //! confirm.grace = "1h"                 # how long after the URL's end an upload may still be confirmed, "0s" to "30d"
+//! sniff = "warn"                       # off | warn | reject: what about files that are not of the declared type
+//! inspection = "off"                   # or "required": a scanner has to find a file clean
 //!
 //! [[policy.default.schedule]]          # any number, in ascending order
 //! from = "2027-01-01T00:00:00Z"        # RFC 3339, with its offset
@@ -38,5 +40,5 @@ pub use document::PolicyDocument;
 pub use format::{PolicyError, PolicyProblem};
 pub use key_template::KeyTemplate;
 pub use reload::{LoadError, PolicyHandle, PolicyStatus, PolicyWatcher, load, watch};
-pub use rules::{ChecksumRule, Delivery, Readers, Rules};
+pub use rules::{ChecksumRule, Delivery, InspectionRule, Readers, Rules, SniffRule};
 pub use view::PoliciesView;

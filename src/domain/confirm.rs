@@ -1,14 +1,19 @@
 //! Confirming: the store is asked, nobody is believed.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use aws_lc_rs::rand;
 use serde_json::json;
 
-use super::{DomainError, Mismatch, Service};
+use super::{DomainError, Mismatch, Service, sniff};
 use crate::{
     db::{Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject},
     model::{ETag, IntentEvent, IntentId, IntentState, ObjectKey, Principal, Scope, object_key::ATTEMPT_DIGITS},
+    policy::{InspectionRule, SniffRule},
     s3::ObjectHead,
 };
 
@@ -31,6 +36,15 @@ impl fmt::Debug for Confirmer<'_> {
             Self::Token(_) => f.debug_tuple("Token").finish_non_exhaustive(),
         }
     }
+}
+
+/// How often the first bytes of a file were not of the type that it was declared as.
+#[derive(Debug, Default)]
+pub struct SniffCounts {
+    /// And it was confirmed with a warning, or goes on to the scanner with one.
+    pub warned: AtomicU64,
+    /// And it was rejected.
+    pub rejected: AtomicU64,
 }
 
 impl Service {
@@ -201,11 +215,40 @@ impl Service {
         if !mismatches.is_empty() {
             return Ok(Some(Verdict::Rejected(mismatches)));
         }
-        Ok(Some(Verdict::Confirmed(VerifiedObject {
+        let (sniffing, inspection) = self.content_rules(intent);
+        let mut warnings = Vec::new();
+        if sniffing != SniffRule::Off && head.size > 0 {
+            // The verified object and no other: what was seen at another moment would prove nothing.
+            let Some(beginning) = self.store.beginning(key, &head.etag, sniff::BEGINNING).await? else {
+                return Ok(None);
+            };
+            if let Some(found) = sniff::contradiction(&intent.content_type, &beginning) {
+                warnings.push(Mismatch {
+                    field: "content".to_owned(),
+                    expected: intent.content_type.as_str().into(),
+                    found: found.into(),
+                });
+            }
+        }
+        if sniffing == SniffRule::Reject && !warnings.is_empty() {
+            return Ok(Some(Verdict::Rejected(warnings)));
+        }
+        let object = VerifiedObject {
             stored_key: (*key != intent.object_key).then(|| key.clone()),
             etag: head.etag,
             version_id: head.version_id,
-        })))
+        };
+        Ok(Some(Verdict::Verified { object, warnings, inspection }))
+    }
+
+    /// The checks of content that today's policy asks for. Nobody knows what a policy would ask for that was withdrawn
+    /// and may come back: whatever can be checked is.
+    fn content_rules(&self, intent: &UploadIntent) -> (SniffRule, InspectionRule) {
+        match self.policies.current().policy(&intent.policy, self.clock.now()) {
+            Some(rules) => (rules.sniff, rules.inspection),
+            None if self.inspection.is_some() => (SniffRule::Warn, InspectionRule::Required),
+            None => (SniffRule::Warn, InspectionRule::Off),
+        }
     }
 
     async fn upload_for(&self, id: IntentId, confirmer: Confirmer<'_>) -> Result<UploadIntent, DomainError> {
@@ -226,10 +269,16 @@ impl Service {
         verdict: Verdict,
     ) -> Result<UploadIntent, DomainError> {
         let (event, object, mismatches) = match verdict {
-            Verdict::Confirmed(object) => (IntentEvent::Confirm, Some(object), Vec::new()),
+            Verdict::Verified { object, warnings, inspection: InspectionRule::Off } => {
+                (IntentEvent::Confirm, Some(object), warnings)
+            }
+            Verdict::Verified { object, warnings, inspection: InspectionRule::Required } => {
+                (IntentEvent::Inspect, Some(object), warnings)
+            }
             Verdict::Rejected(mismatches) => (IntentEvent::Reject, None, mismatches),
             Verdict::Expired => (IntentEvent::Expire, None, Vec::new()),
         };
+        let disguised = mismatches.iter().find(|mismatch| mismatch.field == "content").cloned();
         let settlement = Settlement {
             event,
             via: Some(via),
@@ -239,20 +288,40 @@ impl Service {
             has_leftovers: event != IntentEvent::Confirm || intent.object_key.is_staged(),
         };
         match self.transition(intent.id, &settlement).await? {
-            Outcome::Changed(intent) | Outcome::AlreadyThere(intent) | Outcome::NotAllowed(intent) => settled(intent),
+            Outcome::Changed(intent) => {
+                if let Some(disguised) = disguised {
+                    self.note_disguise(&intent, &disguised);
+                }
+                settled(intent)
+            }
+            Outcome::AlreadyThere(intent) | Outcome::NotAllowed(intent) => settled(intent),
             Outcome::Absent => Err(DomainError::NotFound),
         }
+    }
+
+    fn note_disguise(&self, intent: &UploadIntent, disguise: &Mismatch) {
+        let rejected = intent.state == IntentState::Rejected;
+        let count = if rejected { &self.sniffed.rejected } else { &self.sniffed.warned };
+        count.fetch_add(1, Ordering::Relaxed);
+        let (Mismatch { expected, found, .. }, id, state) = (disguise, intent.id, intent.state);
+        log::info!("upload {id}: declared as {expected}, begins like {found}: {state}");
     }
 
     /// Moves an upload to another state, and tells whoever wants to know.
     pub(super) async fn transition(&self, id: IntentId, settlement: &Settlement) -> Result<Outcome, DomainError> {
         let tell = |upload: &UploadIntent| self.outbox.of_upload(upload, settlement.at);
-        Ok(self.database.settle_upload(id, settlement, tell).await?)
+        let outcome = self.database.settle_upload(id, settlement, tell).await?;
+        if let (Outcome::Changed(UploadIntent { state: IntentState::Inspecting, .. }), Some(inspection)) =
+            (&outcome, &self.inspection)
+        {
+            inspection.wake();
+        }
+        Ok(outcome)
     }
 }
 
 enum Verdict {
-    Confirmed(VerifiedObject),
+    Verified { object: VerifiedObject, warnings: Vec<Mismatch>, inspection: InspectionRule },
     Rejected(Vec<Mismatch>),
     Expired,
 }

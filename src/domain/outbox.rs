@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     config::WebhooksConfig,
     db::{DownloadIntent, NewDelivery, UploadIntent},
-    model::{EventType, IntentId, Sha256Digest},
+    model::{EventType, IntentId, IntentState, Sha256Digest},
 };
 
 /// Which endpoint is told what. Cheap to clone.
@@ -133,6 +133,8 @@ struct UploadData<'a> {
     version_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mismatches: Option<&'a serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<&'a serde_json::Value>,
     issuer: &'a str,
     created_by: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,6 +149,7 @@ struct UploadData<'a> {
 
 impl<'a> From<&'a UploadIntent> for UploadData<'a> {
     fn from(upload: &'a UploadIntent) -> Self {
+        let (found, rejected) = (upload.mismatches.as_ref(), upload.state == IntentState::Rejected);
         Self {
             id: upload.id,
             state: upload.state.as_str(),
@@ -159,7 +162,8 @@ impl<'a> From<&'a UploadIntent> for UploadData<'a> {
             object_key: upload.verified_key().as_str(),
             etag: upload.etag.as_ref().map(crate::model::ETag::as_str),
             version_id: upload.version_id.as_deref(),
-            mismatches: upload.mismatches.as_ref(),
+            mismatches: found.filter(|_| rejected),
+            warnings: found.filter(|_| !rejected),
             issuer: &upload.issuer,
             created_by: &upload.subject,
             tenant: upload.tenant.as_deref(),

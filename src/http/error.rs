@@ -338,9 +338,14 @@ impl From<Refusal> for ApiError {
 
 impl From<Mismatch> for FieldError {
     fn from(mismatch: Mismatch) -> Self {
+        let rule = match mismatch.field.as_str() {
+            "content" => "the file must be of the type that it was declared as",
+            "inspection" => "the scanner must find the file clean",
+            _ => "the stored object must be what the upload promised",
+        };
         Self {
             field: mismatch.field,
-            rule: "the stored object must be what the upload promised".to_owned(),
+            rule: rule.to_owned(),
             expected: Some(mismatch.expected),
             received: Some(mismatch.found),
         }

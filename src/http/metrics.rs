@@ -1,6 +1,6 @@
 //! What is counted, in Prometheus's text format.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use actix_web::{HttpResponse, web};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
@@ -38,6 +38,11 @@ pub struct Metrics {
     sweeper_failed: IntCounter,
     sweeper_due: IntGauge,
     sweeper_oldest: IntGauge,
+    sniff_warned: IntCounter,
+    sniff_rejected: IntCounter,
+    inspections: IntCounterVec,
+    inspections_given_up: IntCounter,
+    inspections_waiting: IntGauge,
 }
 
 impl Metrics {
@@ -61,6 +66,9 @@ impl Metrics {
             &["outcome"],
         )?;
         registry.register(Box::new(events.clone()))?;
+        let attempts = Opts::new("inspection_attempts_total", "Times that the scanner was asked, by what came of it.");
+        let inspections = IntCounterVec::new(attempts, &["outcome"])?;
+        registry.register(Box::new(inspections.clone()))?;
         let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -94,6 +102,11 @@ impl Metrics {
             sweeper_failed: counter("sweeper_failed_total", "Looks that failed and will be repeated.")?,
             sweeper_due: gauge("sweeper_due_uploads", "Uploads that were due at the last round, up to 100000.")?,
             sweeper_oldest: gauge("sweeper_oldest_due_seconds", "For how long the oldest of them had been due.")?,
+            sniff_warned: counter("sniff_warned_total", "Files of another type than declared that were let through.")?,
+            sniff_rejected: counter("sniff_rejected_total", "Files of another type than declared that were rejected.")?,
+            inspections,
+            inspections_given_up: counter("inspections_given_up_total", "Uploads rejected for want of a verdict.")?,
+            inspections_waiting: gauge("inspections_waiting", "Uploads that wait for the scanner, of all processes.")?,
             registry,
         })
     }
@@ -135,6 +148,17 @@ pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
     let sessions = state.service.sessions.status().await;
     let policies = state.service.policies.status();
     let sweeper = state.service.sweep_progress.status();
+    let sniffed = &state.service.sniffed;
+    if let Some(inspection) = &state.service.inspection {
+        let status = inspection.status();
+        metrics.inspections_waiting.set(i64::try_from(status.waiting).unwrap_or(i64::MAX));
+        for (outcome, total) in [("clean", status.clean), ("infected", status.infected), ("failed", status.failed)] {
+            let counter = metrics.inspections.with_label_values(&[outcome]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        let given_up = &metrics.inspections_given_up;
+        given_up.inc_by(status.given_up.saturating_sub(given_up.get()));
+    }
     metrics.ledger_queue.set(i64::try_from(ledger.queued).unwrap_or(i64::MAX));
     metrics.s3_requests.set(i64::try_from(state.service.store.requests_under_way()).unwrap_or(i64::MAX));
     metrics.sessions.set(i64::try_from(sessions.cached).unwrap_or(i64::MAX));
@@ -155,6 +179,8 @@ pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
         (&metrics.sweeper_deleted, sweeper.deleted),
         (&metrics.sweeper_multiparts, sweeper.multiparts_aborted),
         (&metrics.sweeper_failed, sweeper.failed),
+        (&metrics.sniff_warned, sniffed.warned.load(Ordering::Relaxed)),
+        (&metrics.sniff_rejected, sniffed.rejected.load(Ordering::Relaxed)),
     ] {
         counter.inc_by(total.saturating_sub(counter.get()));
     }

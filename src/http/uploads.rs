@@ -349,9 +349,25 @@ pub(super) struct UploadView<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum SettlementView<'a> {
-    Confirmed { etag: Option<&'a str>, confirmed_at: Option<DateTime<Utc>>, confirmed_via: Option<&'a str> },
-    Rejected { rejected_at: Option<DateTime<Utc>>, mismatches: Option<&'a serde_json::Value> },
-    Ended { ended_at: Option<DateTime<Utc>> },
+    Inspecting {
+        etag: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        warnings: Option<&'a serde_json::Value>,
+    },
+    Confirmed {
+        etag: Option<&'a str>,
+        confirmed_at: Option<DateTime<Utc>>,
+        confirmed_via: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        warnings: Option<&'a serde_json::Value>,
+    },
+    Rejected {
+        rejected_at: Option<DateTime<Utc>>,
+        mismatches: Option<&'a serde_json::Value>,
+    },
+    Ended {
+        ended_at: Option<DateTime<Utc>>,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -433,11 +449,16 @@ impl<'a> TargetView<'a> {
 impl<'a> From<&'a UploadIntent> for UploadView<'a> {
     fn from(intent: &'a UploadIntent) -> Self {
         let settlement = match intent.state {
-            IntentState::Issued | IntentState::Inspecting => None,
+            IntentState::Issued => None,
+            IntentState::Inspecting => Some(SettlementView::Inspecting {
+                etag: intent.etag.as_ref().map(ETag::as_str),
+                warnings: intent.mismatches.as_ref(),
+            }),
             IntentState::Confirmed => Some(SettlementView::Confirmed {
                 etag: intent.etag.as_ref().map(ETag::as_str),
                 confirmed_at: intent.settled_at,
                 confirmed_via: intent.settled_via.as_deref(),
+                warnings: intent.mismatches.as_ref(),
             }),
             IntentState::Rejected => Some(SettlementView::Rejected {
                 rejected_at: intent.settled_at,

@@ -131,11 +131,18 @@ impl Timeline {
     }
 }
 
+/// Settings that count only where they are not the default, because intents carry versions from before there were any.
+const LATER_SETTINGS: [&str; 2] = ["sniff", "inspection"];
+
 /// Hashes one line per setting and period. No name or value can hold a line break.
 fn version(policies: &BTreeMap<String, Timeline>) -> String {
     let mut canonical = String::new();
+    let defaults = Rules::default().settings();
     let mut write = |name: &str, from: &str, rules: &Rules| {
-        for (key, value) in rules.settings() {
+        for ((key, value), (_, default)) in rules.settings().into_iter().zip(&defaults) {
+            if LATER_SETTINGS.contains(&key) && value == *default {
+                continue;
+            }
             canonical.extend([name, " ", from, " ", key, " ", &value, "\n"]);
         }
     };
@@ -254,6 +261,8 @@ upload.expires_in = "20m"
             "ip_scope = \"off\"",
             "checksum = \"required\"",
             "confirm.grace = \"2h\"",
+            "sniff = \"reject\"",
+            "inspection = \"required\"",
         ];
         let mut versions = vec![version];
         for setting in settings {

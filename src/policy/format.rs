@@ -229,6 +229,8 @@ impl Reader<'_> {
             "checksum" => self.set(&mut rules.checksum, key, value, parsed),
             "delivery" => self.set(&mut rules.delivery, key, value, parsed),
             "confirm.grace" => self.set(&mut rules.confirm_grace, key, value, grace),
+            "sniff" => self.set(&mut rules.sniff, key, value, parsed),
+            "inspection" => self.set(&mut rules.inspection, key, value, parsed),
             _ => {
                 let known = Rules::default().settings().map(|(name, _)| name).join(", ");
                 self.refuse(key_span, key, format!("is unknown: the settings of a policy are {known}"));
@@ -413,6 +415,9 @@ mod tests {
             ("ip_scope = { v4 = 0, v6 = 64 }", "ip_scope: v4 must be a prefix length of 8 to 32"),
             ("checksum = \"maybe\"", "checksum: must be \"optional\" or \"required\", not \"maybe\""),
             ("delivery = \"stream\"", "delivery: must be \"url\" (no other delivery is supported), not \"stream\""),
+            ("sniff = \"on\"", "sniff: must be \"off\", \"warn\" or \"reject\", not \"on\""),
+            ("inspection = true", "inspection: must be a string in quotes, not a boolean"),
+            ("inspection = \"on\"", "inspection: must be \"off\" or \"required\", not \"on\""),
             ("schedule = \"later\"", "schedule: must be written as [[…]], a table for each entry"),
             ("schedule = [1]", "schedule[0]: must be a table"),
         ];
@@ -455,7 +460,7 @@ checksum = "required"
 schedule = []
 "#;
         let settings = "methods, upload.expires_in, download.expires_in, min_size, max_size, content_types, key, readers, \
-                        ip_scope, checksum, delivery, confirm.grace";
+                        ip_scope, checksum, delivery, confirm.grace, sniff, inspection";
         assert_eq!(
             problems(text),
             [
@@ -538,6 +543,8 @@ readers = "tenant"
 checksum = "required"
 delivery = "url"
 confirm.grace = "0s"
+sniff = "reject"
+inspection = "required"
 [policy.default.download]
 expires_in = "1s"
 [policy.default.ip_scope]
@@ -562,6 +569,8 @@ v6 = 48
                 "checksum = required",
                 "delivery = url",
                 "confirm.grace = 0s",
+                "sniff = reject",
+                "inspection = required",
             ]
         );
     }

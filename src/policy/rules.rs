@@ -34,6 +34,10 @@ pub struct Rules {
     pub delivery: Delivery,
     /// How long after the URL's end an upload that was finished in time may still be confirmed: 0 seconds to 30 days.
     pub confirm_grace: Duration,
+    /// What is done about a file whose first bytes are not of the declared type.
+    pub sniff: SniffRule,
+    /// Whether a scanner has to find a file clean before it is confirmed.
+    pub inspection: InspectionRule,
 }
 
 impl Rules {
@@ -48,7 +52,7 @@ impl Rules {
 
     /// Every setting by its key in the file with its value as the file could spell it: what is compared, and what a
     /// version is made of.
-    pub(super) fn settings(&self) -> [(&'static str, String); 12] {
+    pub(super) fn settings(&self) -> [(&'static str, String); 14] {
         [
             ("methods", join(&self.methods)),
             ("upload.expires_in", humantime::format_duration(self.upload_expires_in).to_string()),
@@ -62,6 +66,8 @@ impl Rules {
             ("checksum", self.checksum.to_string()),
             ("delivery", self.delivery.to_string()),
             ("confirm.grace", humantime::format_duration(self.confirm_grace).to_string()),
+            ("sniff", self.sniff.to_string()),
+            ("inspection", self.inspection.to_string()),
         ]
     }
 }
@@ -81,6 +87,8 @@ impl Default for Rules {
             checksum: ChecksumRule::Optional,
             delivery: Delivery::Url,
             confirm_grace: Duration::from_hours(1),
+            sniff: SniffRule::Warn,
+            inspection: InspectionRule::Off,
         }
     }
 }
@@ -151,6 +159,72 @@ impl fmt::Display for ChecksumRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Optional => "optional",
+            Self::Required => "required",
+        })
+    }
+}
+
+/// What is done about a file whose first bytes are not of the declared type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SniffRule {
+    /// Nobody looks.
+    Off,
+    /// It is confirmed, with a warning. The default: it refuses nobody, and shows what `reject` would.
+    Warn,
+    /// It is rejected.
+    Reject,
+}
+
+impl FromStr for SniffRule {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "off" => Ok(Self::Off),
+            "warn" => Ok(Self::Warn),
+            "reject" => Ok(Self::Reject),
+            _ => Err(Invalid::new("must be \"off\", \"warn\" or \"reject\"")),
+        }
+    }
+}
+
+impl fmt::Display for SniffRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Warn => "warn",
+            Self::Reject => "reject",
+        })
+    }
+}
+
+/// Whether a scanner has to find a file clean before it is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InspectionRule {
+    /// No scanner is asked.
+    Off,
+    /// It has to.
+    Required,
+}
+
+impl FromStr for InspectionRule {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "off" => Ok(Self::Off),
+            "required" => Ok(Self::Required),
+            _ => Err(Invalid::new("must be \"off\" or \"required\"")),
+        }
+    }
+}
+
+impl fmt::Display for InspectionRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
             Self::Required => "required",
         })
     }

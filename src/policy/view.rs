@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use super::{ChecksumRule, Delivery, PolicyDocument, Readers, Rules};
+use super::{ChecksumRule, Delivery, InspectionRule, PolicyDocument, Readers, Rules, SniffRule};
 use crate::model::{IpScope, MediaRange, UploadMethod};
 
 /// The policies in force at one instant, and what is planned for them.
@@ -45,6 +45,8 @@ struct RulesView<'a> {
     checksum: ChecksumRule,
     delivery: Delivery,
     confirm: ConfirmView,
+    sniff: SniffRule,
+    inspection: InspectionRule,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,6 +89,8 @@ impl<'a> RulesView<'a> {
             checksum: rules.checksum,
             delivery: rules.delivery,
             confirm: ConfirmView { grace: rules.confirm_grace.as_secs() },
+            sniff: rules.sniff,
+            inspection: rules.inspection,
         }
     }
 }
@@ -133,6 +137,8 @@ upload.expires_in = "2m"
             "checksum": "optional",
             "delivery": "url",
             "confirm": {"grace": 3600},
+            "sniff": "warn",
+            "inspection": "off",
         });
         let mut planned = rules.clone();
         planned["from"] = json!("2027-02-01T00:00:00Z");

@@ -1,6 +1,9 @@
 //! `openapi.yaml` is the contract: it lists what is served, and what is served looks as it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use aws_sdk_s3::primitives::ByteStream;
 use jsonschema::Validator;
@@ -10,9 +13,11 @@ use serde_json::{Value, json};
 
 use crate::events::TOKEN;
 use crate::support::{
-    AppOptions, Backend, Caller, Reply, Suite, TestApp,
+    AppOptions, Backend, Caller, Reply, Suite, TestApp, TestScanner,
     app::{POLICIES, TokenOptions},
     caller::id,
+    load::eventually,
+    scanner::Answer,
 };
 
 const NOBODYS: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -158,13 +163,18 @@ impl Judge {
 }
 
 async fn answers(backend: Backend) {
+    let scanner = TestScanner::start(Answer::Wait, &backend.runtime).await;
     let settings = format!(
         "[server]\nbody_limit = \"4KiB\"\ntrusted_proxies = [\"127.0.0.12/32\"]\n\
          redirect_allowed_origins = [\"https://app.example.com\"]\n\
          [auth.scopes]\nupload = \"write\"\ndownload = \"read\"\n\
-         [events]\nbody_limit = \"64KiB\"\ntokens = [{{ secret = \"{TOKEN}\" }}]"
+         [events]\nbody_limit = \"64KiB\"\ntokens = [{{ secret = \"{TOKEN}\" }}]\n\
+         [inspection]\nurl = \"{}\"",
+        scanner.url()
     );
-    let app = TestApp::start_with(&backend, AppOptions { settings, ..AppOptions::default() }).await;
+    let policies = format!("{POLICIES}\n[policy.inspected]\nmethods = [\"put\"]\ninspection = \"required\"\n");
+    let options = AppOptions { policies: Some(policies), settings, ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
     let with =
         |scopes: &[&str]| app.anonymous().with_token(app.token(&TokenOptions { scopes, ..TokenOptions::default() }));
     let (alice, nobody, anybody) = (with(&["read", "write"]), with(&[]), app.anonymous());
@@ -181,6 +191,7 @@ async fn answers(backend: Backend) {
     judge.get(401, &anybody.with_token("garbage"), "/api/v1/policies").await;
 
     uploads(&mut judge, &alice, [&nobody, &anybody]).await;
+    inspected(&mut judge, &alice, &scanner).await;
     settling(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     downloads(&mut judge, &alice, [&nobody, &anybody]).await;
     events(&mut judge, &app, &anybody).await;
@@ -250,6 +261,24 @@ async fn uploads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller;
     judge.call(200, Method::GET, path, alice.request(Method::GET, &format!("{path}?limit=1"))).await;
     judge.call(422, Method::GET, path, alice.request(Method::GET, &format!("{path}?limit=0"))).await;
     judge.get(401, anybody, path).await;
+}
+
+async fn inspected(judge: &mut Judge, alice: &Caller, scanner: &TestScanner) {
+    let issued = alice.issue("a.png", b"12345", &json!({ "policy": "inspected" })).await;
+    assert!(alice.send(&issued, b"12345").await.status.is_success());
+    judge.on(202, alice, Method::POST, id(&issued), "/complete").await;
+    scanner.asked(1).await;
+    judge.on(202, alice, Method::POST, id(&issued), "/complete").await;
+    let shown = judge.on(200, alice, Method::GET, id(&issued), "").await.json();
+    assert_eq!((&shown["state"], &shown["warnings"][0]["field"]), (&json!("inspecting"), &json!("content")));
+    judge.get(200, alice, "/api/v1/uploads").await;
+    scanner.go_on();
+    let confirmed = async || {
+        let reply = alice.get(&format!("/api/v1/uploads/{}", id(&issued))).await;
+        (reply.json()["state"] == "confirmed").then_some(())
+    };
+    eventually(Duration::from_secs(20), confirmed).await;
+    judge.on(200, alice, Method::GET, id(&issued), "").await;
 }
 
 async fn settling(judge: &mut Judge, app: &TestApp, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {

@@ -13,7 +13,7 @@ const LEVELS: [&[&str]; 7] = [
     &["model", "clock"],
     &["config"],
     &["signing", "policy"],
-    &["db", "s3", "auth"],
+    &["db", "s3", "auth", "scanner"],
     &["domain"],
     &["http", "webhook", "dev"],
     &["app", "cli", "lib", "main"],

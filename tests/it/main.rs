@@ -17,6 +17,7 @@ mod authorization;
 mod boto3;
 mod client_address;
 mod command_line;
+mod content;
 mod contract;
 mod downloads;
 mod drift;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     authorization::register(&mut suite);
     client_address::register(&mut suite);
     command_line::register(&mut suite);
+    content::register(&mut suite);
     contract::register(&mut suite);
     downloads::register(&mut suite);
     drift::register(&mut suite);

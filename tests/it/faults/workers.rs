@@ -56,6 +56,8 @@ async fn service(config: &Config, runtime: &Handle) -> (Service, Authenticator) 
         outbox: Outbox::default(),
         staged_methods: Arc::default(),
         sweep_progress: SweepProgress::default(),
+        inspection: None,
+        sniffed: Arc::default(),
     };
     let authenticator = Authenticator::from_config(&config.auth, clock, runtime.clone()).await.unwrap();
     (service, authenticator)
