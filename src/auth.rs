@@ -11,6 +11,7 @@ mod keys;
 mod mint;
 mod published;
 mod sns;
+mod verified;
 mod verify;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use self::{
     claims::{ClaimRules, Claims},
     keys::VerificationKey,
     published::PublishedKeys,
+    verified::{Verified, VerifiedTokens},
     verify::Token,
 };
 pub use self::{
@@ -55,6 +57,7 @@ pub struct Authenticator {
 
 struct Inner {
     issuers: Vec<Issuer>,
+    verified: VerifiedTokens,
     clock: Clock,
 }
 
@@ -95,16 +98,33 @@ impl Authenticator {
             issuers.push(Issuer { rules, algorithms: issuer.algorithms.clone(), keys });
         }
         join_all(issuers.iter().filter_map(Issuer::published).map(PublishedKeys::first_fetch)).await;
-        Ok(Self { inner: Arc::new(Inner { issuers, clock }) })
+        Ok(Self { inner: Arc::new(Inner { issuers, verified: VerifiedTokens::new(), clock }) })
     }
 
     /// The user that the value of an `Authorization` header stands for.
     pub async fn authenticate(&self, authorization: Option<&str>) -> Result<Principal, AuthError> {
-        let token = Token::parse(verify::bearer_token(authorization)?)?;
+        let Inner { issuers, verified, clock } = &*self.inner;
+        let text = verify::bearer_token(authorization)?;
+        let digest = VerifiedTokens::digest_of(text);
+        let now = clock.now();
+        if let Some(principal) = verified.find(&digest, issuers, now).await {
+            return Ok(principal);
+        }
+        let token = Token::parse(text)?;
         let claims = Claims::parse(&token.payload)?;
-        let issuer = self.issuer(&claims.issuer()?)?;
+        let name = claims.issuer()?;
+        let (at, issuer) = issuers
+            .iter()
+            .enumerate()
+            .find(|(_, issuer)| issuer.rules.issuer() == name)
+            .ok_or(AuthError::UnknownIssuer)?;
+        let keys = issuer.published().and_then(PublishedKeys::current);
         issuer.verify_signature(&token).await?;
-        issuer.rules.principal(&claims, self.inner.clock.now())
+        let times = issuer.rules.times(&claims)?;
+        times.check(now)?;
+        let principal = issuer.rules.principal(&claims)?;
+        verified.keep(digest, Verified { issuer: at, keys, times, principal: principal.clone() }).await;
+        Ok(principal)
     }
 
     /// Whether the keys of every issuer are at hand; if not, says whose are missing.
@@ -114,10 +134,6 @@ impl Authenticator {
             None => Ok(()),
             Some(issuer) => Err(format!("the keys of issuer {} have not been fetched", issuer.rules.issuer())),
         }
-    }
-
-    fn issuer(&self, name: &str) -> Result<&Issuer, AuthError> {
-        self.inner.issuers.iter().find(|issuer| issuer.rules.issuer() == name).ok_or(AuthError::UnknownIssuer)
     }
 }
 

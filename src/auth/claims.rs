@@ -80,12 +80,11 @@ impl ClaimRules {
         &self.issuer
     }
 
-    /// Validates the claims of a token whose signature is verified (RFC 7519 §4.1).
-    pub(super) fn principal(&self, claims: &Claims<'_>, now: DateTime<Utc>) -> Result<Principal, AuthError> {
+    /// Validates the claims of a token whose signature is verified (RFC 7519 §4.1), all but its times.
+    pub(super) fn principal(&self, claims: &Claims<'_>) -> Result<Principal, AuthError> {
         if claims.issuer()? != self.issuer {
             return Err(AuthError::UnknownIssuer);
         }
-        self.check_times(claims, now)?;
         let audience = claims.texts("aud", "aud")?.ok_or(AuthError::MissingClaim("aud"))?;
         if !audience.iter().any(|name| self.audience.iter().any(|own| own == name)) {
             return Err(AuthError::WrongAudience);
@@ -110,19 +109,32 @@ impl ClaimRules {
         })
     }
 
-    fn check_times(&self, claims: &Claims<'_>, now: DateTime<Utc>) -> Result<(), AuthError> {
-        let now = now.timestamp_millis();
+    /// When a token is good, with the configured leeway.
+    pub(super) fn times(&self, claims: &Claims<'_>) -> Result<Times, AuthError> {
         let expires = claims.get::<NumericDate>("exp", "exp")?.ok_or(AuthError::MissingClaim("exp"))?;
+        let not_before = claims.get::<NumericDate>("nbf", "nbf")?;
+        Ok(Times {
+            until: expires.millis.saturating_add(self.leeway_millis),
+            from: not_before.map_or(i64::MIN, |not_before| not_before.millis.saturating_sub(self.leeway_millis)),
+        })
+    }
+}
+
+/// The times between which a token is good, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    from: i64,
+    until: i64,
+}
+
+impl Times {
+    pub(super) fn check(self, now: DateTime<Utc>) -> Result<(), AuthError> {
+        let now = now.timestamp_millis();
         // "on or after which the JWT MUST NOT be accepted" (RFC 7519 §4.1.4).
-        if now >= expires.millis.saturating_add(self.leeway_millis) {
+        if now >= self.until {
             return Err(AuthError::Expired);
         }
-        match claims.get::<NumericDate>("nbf", "nbf")? {
-            Some(not_before) if now < not_before.millis.saturating_sub(self.leeway_millis) => {
-                Err(AuthError::NotYetValid)
-            }
-            _ => Ok(()),
-        }
+        if now < self.from { Err(AuthError::NotYetValid) } else { Ok(()) }
     }
 }
 

@@ -130,6 +130,11 @@ impl PublishedKeys {
         self.shared.keys.load().is_some()
     }
 
+    /// The keys at hand.
+    pub(super) fn current(&self) -> Option<Arc<JwkSet>> {
+        self.shared.keys.load_full()
+    }
+
     /// The key for a token with this `kid` and `alg`, fetched if need be.
     pub(super) async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Arc<VerificationKey>, AuthError> {
         if let Some(known) = self.known(id, algorithm) {

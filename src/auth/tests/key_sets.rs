@@ -129,6 +129,23 @@ async fn a_new_key_is_accepted_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_accepted_ends_with_its_time_and_with_its_key() {
+    let setup = setup(&[RSA.jwk("a")]).await;
+    assert_eq!(setup.rs256(&RSA, "a").await, Ok(()));
+    assert_eq!(setup.rs256(&RSA, "a").await, Ok(()));
+    // Withdrawn: asking for the key that took its place makes the set come anew.
+    setup.server.publish(&[OTHER_RSA.jwk("b")]);
+    setup.pass(MIN_FETCH_INTERVAL);
+    assert_eq!(setup.rs256(&OTHER_RSA, "b").await, Ok(()));
+    assert_eq!(setup.rs256(&RSA, "a").await, Err(AuthError::UnknownKey));
+    setup.pass(Duration::from_secs(86_400) - MIN_FETCH_INTERVAL - Duration::from_secs(1));
+    assert_eq!(setup.rs256(&OTHER_RSA, "b").await, Ok(()));
+    // By then with the leeway too.
+    setup.pass(Duration::from_hours(1));
+    assert_eq!(setup.rs256(&OTHER_RSA, "b").await, Err(AuthError::Expired));
+}
+
+#[tokio::test]
 async fn a_hundred_unknown_keys_at_once_cause_one_fetch() {
     let setup = setup(&[RSA.jwk("old")]).await;
     setup.server.publish(&[RSA.jwk("old"), OTHER_RSA.jwk("new")]);
