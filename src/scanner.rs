@@ -1,4 +1,4 @@
-//! The scanner: any HTTP service that takes a file, or the URL of one, and says whether it is clean. Bridges to ClamAV
+//! The scanner: any HTTP service that takes a file, or the URL of one, and says whether it is clean. Bridges to `ClamAV`
 //! are such services.
 
 use std::{
@@ -131,10 +131,10 @@ impl Scanner {
     {
         let sent = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&sent);
-        let counted = bytes.inspect_ok(move |piece| {
+        let watched = bytes.inspect_ok(move |piece| {
             counter.fetch_add(u64::try_from(piece.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         });
-        let part = Part::stream_with_length(Body::wrap_stream(counted), file.file_size)
+        let part = Part::stream_with_length(Body::wrap_stream(watched), file.file_size)
             .file_name(file.file_name.to_owned())
             .mime_str(file.file_type)
             .map_err(|_| ScanError::Undescribable)?;

@@ -141,7 +141,7 @@ impl Inspection {
         let mut chance = [0; 2];
         // Without randomness the wait is whole.
         let _ = rand::fill(&mut chance);
-        pause - pause.mul_f64(f64::from(u16::from_le_bytes(chance)) / f64::from(u16::MAX) / 2.0)
+        pause.mul_f64(1.0 - f64::from(u16::from_le_bytes(chance)) / f64::from(u16::MAX) / 2.0)
     }
 }
 

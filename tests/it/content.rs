@@ -488,7 +488,7 @@ async fn demands(backend: Backend) {
     let settings = settings(&app.database, &app.bucket, &write_policies(app.folder()), "");
     let config = Config::parse(&settings.to_string(), "test settings", &BTreeMap::new()).unwrap();
     let started = service::start(&config, Clock::System, backend.runtime.clone()).await;
-    let reason = started.err().expect("it does not start").to_string();
+    let reason = started.expect_err("it does not start").to_string();
     assert!(reason.contains("policy.default.inspection: needs"), "{reason}");
     app.end().await;
 
