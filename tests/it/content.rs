@@ -21,6 +21,7 @@ const EXE: &[u8] = b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xFF\xFF\0\0";
 const HTML: &[u8] = b"\xEF\xBB\xBF \r\n<!DoCtYpE html><script>alert(1)</script>";
 const SVG: &[u8] = b"<?xml version='1.0'?><!-- x --><svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>";
 const DOCX: &[u8] = b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0[Content_Types].xml";
+const INSPECTED: &str = "inspection = \"required\"";
 const DOCX_TYPE: &str = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
 
 /// Nothing that the inspector does by itself takes longer.
@@ -47,12 +48,24 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "inspectors_of_two_processes_share", shared);
 }
 
+/// Without scope, because the real stores take no form that is signed by a session with a policy.
+fn unscoped(setting: &str) -> AppOptions {
+    let options = AppOptions::unscoped();
+    let policies = options.policies.map(|policies| with(&policies, setting));
+    AppOptions { policies, ..options }
+}
+
+/// `policies` with one more setting for the default policy.
+fn with(policies: &str, setting: &str) -> String {
+    policies.replacen("max_size", &format!("{setting}\nmax_size"), 1)
+}
+
 fn sniffing(rule: &str) -> String {
-    POLICIES.replacen("max_size", &format!("sniff = \"{rule}\"\nmax_size"), 1)
+    with(POLICIES, &format!("sniff = \"{rule}\""))
 }
 
 fn inspected() -> String {
-    POLICIES.replacen("max_size", "inspection = \"required\"\nmax_size", 1)
+    with(POLICIES, INSPECTED)
 }
 
 async fn show(caller: &Caller, issued: &Value) -> Value {
@@ -101,8 +114,7 @@ async fn metric(caller: &Caller, name: &str) -> u64 {
 }
 
 async fn rejected(backend: Backend) {
-    let options = AppOptions { policies: Some(sniffing("reject")), ..AppOptions::default() };
-    let app = TestApp::start_with(&backend, options).await;
+    let app = TestApp::start_with(&backend, unscoped("sniff = \"reject\"")).await;
     let alice = app.user("alice");
     let utf_16: Vec<u8> = "<script>".encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (declared, bytes, found) in [
@@ -148,7 +160,7 @@ async fn rejected(backend: Backend) {
 }
 
 async fn warned(backend: Backend) {
-    let app = TestApp::start(&backend).await;
+    let app = TestApp::start_with(&backend, AppOptions::unscoped()).await;
     let alice = app.user("alice");
     for method in ["put", "post"] {
         let upload = alice.upload("a.png", HTML, &json!({ "method": method })).await;
@@ -179,7 +191,7 @@ fn overlay(scanner: &TestScanner, more: &str) -> String {
 }
 
 fn options(scanner: &TestScanner, more: &str) -> AppOptions {
-    AppOptions { policies: Some(inspected()), settings: overlay(scanner, more), ..AppOptions::default() }
+    AppOptions { settings: overlay(scanner, more), ..unscoped(INSPECTED) }
 }
 
 async fn clean(backend: Backend) {
@@ -234,9 +246,13 @@ async fn infected(backend: Backend) {
 
 async fn by_url(backend: Backend) {
     let scanner = TestScanner::start(Answer::Scan, &backend.runtime).await;
-    let app = TestApp::start_with(&backend, options(&scanner, "mode = \"url\"")).await;
-    let alice = app.user("alice");
-    for method in ["put", "post"] {
+    let mode = "mode = \"url\"";
+    let settings = overlay(&scanner, mode);
+    let scoped = AppOptions { policies: Some(inspected()), settings, ..AppOptions::default() };
+    let unscoped = || options(&scanner, mode);
+    for (options, method) in [(scoped, "put"), (unscoped(), "put"), (unscoped(), "post")] {
+        let app = TestApp::start_with(&backend, options).await;
+        let alice = app.user("alice");
         let upload = inspecting(&alice, "a.txt", b"harmless", method).await;
         until(&alice, &upload, "confirmed").await;
         let scan = scanner.scans().pop().unwrap();
@@ -246,8 +262,8 @@ async fn by_url(backend: Backend) {
         assert!(told["url"].as_str().unwrap().contains("X-Amz-Expires=60&"), "no longer than an attempt");
         let upload = inspecting(&alice, "a.txt", b"this is EICAR", method).await;
         until(&alice, &upload, "rejected").await;
+        app.end().await;
     }
-    app.end().await;
 }
 
 async fn aborted(backend: Backend) {
@@ -418,7 +434,7 @@ async fn killed(backend: Backend) {
     let settings = settings(&database, &bucket, &write_policies(folder.path()), &overlay(&scanner, ""));
     let mut program = Program::start(folder.path(), settings.clone());
     program.wait_ready();
-    let upload = inspecting(&program.user("alice"), "a.txt", b"harmless", "post").await;
+    let upload = inspecting(&program.user("alice"), "a.txt", b"harmless", "put").await;
     scanner.asked(1).await;
     program.kill();
     scanner.answer(Answer::Scan);
@@ -495,7 +511,7 @@ async fn demands(backend: Backend) {
     // Larger files than the scanner takes.
     let scanner = TestScanner::start(Answer::Scan, &backend.runtime).await;
     let app = TestApp::start_with(&backend, options(&scanner, "largest = \"8MiB\"")).await;
-    let refused = app.change_policies(&inspected().replacen("8MiB", "9MiB", 1)).await;
+    let refused = app.change_policies(&unscoped(INSPECTED).policies.unwrap().replacen("8MiB", "9MiB", 1)).await;
     assert!(refused.last_error.unwrap().contains("policy.default.max_size: must be at most inspection.largest"));
     app.end().await;
 }
