@@ -1,4 +1,4 @@
-//! The scanner: any HTTP service that takes a file, or the URL of one, and says whether it is clean. Bridges to `ClamAV`
+//! The scanner: any HTTP service that takes a file, or the URL of one, and says whether it is clean. Bridges to ClamAV
 //! are such services.
 
 use std::{

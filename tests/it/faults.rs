@@ -1,6 +1,7 @@
 //! What the service does while its parts, its clients or it itself fail: it says so, loses nothing, and recovers alone.
 
 mod database;
+mod killing;
 mod process;
 mod storage;
 mod workers;
@@ -15,6 +16,9 @@ const RECOVERY: Duration = Duration::from_secs(10);
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("sigkill_under_load_loses_nothing_that_was_answered", process::killed);
     suite.everywhere("sigterm_under_load_answers_whatever_was_recorded", process::terminated_under_load);
+    // What is left is read from the database behind the service's back, which the embedded one does not allow.
+    let real = &[BackendKind::Rgw, BackendKind::SeaweedFs];
+    suite.on(real, "fifty_kills_of_two_processes_leave_nothing_unaccounted", killing::over_and_over);
     // Nothing in these depends on the store.
     let embedded = &[BackendKind::Embedded];
     suite.on(embedded, "sigterm_waits_for_requests_in_flight", process::terminated_with_requests_in_flight);

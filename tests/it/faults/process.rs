@@ -23,23 +23,27 @@ use crate::support::{
 };
 
 /// What a process runs on.
-struct Ground {
+pub(super) struct Ground {
     folder: TempDir,
-    database: TestDatabase,
+    pub(super) database: TestDatabase,
     bucket: TestBucket,
     policies: PathBuf,
 }
 
 impl Ground {
     async fn new(backend: &Backend) -> Self {
+        Self::with_policies(backend, POLICIES).await
+    }
+
+    pub(super) async fn with_policies(backend: &Backend, text: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let policies = folder.path().join("policies.toml");
-        std::fs::write(&policies, POLICIES).unwrap();
+        std::fs::write(&policies, text).unwrap();
         let (database, bucket) = (backend.database().await, backend.bucket(folder.path()).await);
         Self { folder, database, bucket, policies }
     }
 
-    fn settings(&self, overlay: &str) -> toml::Table {
+    pub(super) fn settings(&self, overlay: &str) -> toml::Table {
         settings(&self.database, &self.bucket, &self.policies, overlay)
     }
 
@@ -49,7 +53,16 @@ impl Ground {
         program
     }
 
-    async fn end(self) {
+    /// The process at this place: each has a folder of its own.
+    pub(super) fn start_at(&self, place: usize, settings: toml::Table) -> Program {
+        let folder = self.folder.path().join(place.to_string());
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let mut program = Program::start(&folder, settings);
+        program.wait_ready();
+        program
+    }
+
+    pub(super) async fn end(self) {
         self.bucket.end().await;
         self.database.end().await;
     }
