@@ -56,9 +56,10 @@ impl Database {
     ) -> Result<Vec<DueInspection>, DbError> {
         self.query(async |connection| {
             diesel::sql_query(
-                "UPDATE inspections SET next_attempt_at = $1, attempts = attempts + 1 WHERE upload_id IN (\
+                // An array, because a subquery in IN may be run more than once and then claims more than the limit.
+                "UPDATE inspections SET next_attempt_at = $1, attempts = attempts + 1 WHERE upload_id = ANY(ARRAY(\
                  SELECT upload_id FROM inspections WHERE next_attempt_at <= $2 \
-                 ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED) \
+                 ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED)) \
                  RETURNING upload_id, attempts, created_at",
             )
             .bind::<Timestamptz, _>(lease_until)
