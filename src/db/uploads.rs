@@ -335,7 +335,7 @@ async fn transition(
         .bind::<Bool, _>(is_final && settlement.has_leftovers)
         .sql(" THEN GREATEST(expires_at, ")
         .bind::<Timestamptz, _>(settlement.at)
-        .sql(") + interval '1 minute' END");
+        .sql(&format!(") + interval '{} seconds' END", FIRST_LOOK.num_seconds()));
     diesel::update(upload_intents::table)
         .filter(upload_intents::id.eq(id.uuid()))
         .filter(upload_intents::state.eq_any(sources))
