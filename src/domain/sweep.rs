@@ -66,6 +66,15 @@ impl Sweeper {
         loop {
             // First, because a process that starts has better things to do with its connections.
             tokio::time::sleep(self.settings.interval).await;
+            // Once a round: counting costs more the more waits, and that is when a round has many batches.
+            match self.backlog().await {
+                Ok(Backlog { oldest: None, .. }) => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    log::warn!("sweeping failed and will be tried again: {error}");
+                    continue;
+                }
+            }
             loop {
                 match self.sweep_batch().await {
                     // More may be due already.
@@ -107,9 +116,6 @@ impl Sweeper {
     /// # Errors
     /// When the database does not answer. What was taken is due again when the lease ends.
     pub async fn sweep_batch(&self) -> Result<usize, DbError> {
-        if self.backlog().await?.oldest.is_none() {
-            return Ok(0);
-        }
         // In whole milliseconds, so that it is the same when the database gives it back.
         let now = self.service.clock.now();
         let lease_end = now + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::hours(1));

@@ -74,6 +74,7 @@ fn sweeper(app: &TestApp) -> Sweeper {
 pub(crate) async fn sweep(app: &TestApp) -> SweepStatus {
     let sweeper = sweeper(app);
     while sweeper.sweep_batch().await.expect("the database answers") > 0 {}
+    sweeper.backlog().await.expect("the database answers");
     sweeper.progress().status()
 }
 
