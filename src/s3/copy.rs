@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use aws_sdk_s3::{
     config::{Builder, timeout::TimeoutConfig},
-    error::{ProvideErrorMetadata, SdkError},
     types::{CompletedMultipartUpload, CompletedPart, MetadataDirective},
 };
 
-use super::{ObjectHead, ObjectStore, S3Error};
+use super::{
+    ObjectHead, ObjectStore, S3Error,
+    error::{CHANGED, unless},
+};
 use crate::{
     model::{ETag, ObjectKey},
     signing,
@@ -60,7 +62,7 @@ impl ObjectStore {
             .metadata_directive(MetadataDirective::Copy)
             .customize()
             .config_override(patient());
-        unless_changed(OPERATION, self.on_main(OPERATION, request.send()).await?).map(|copied| copied.is_some())
+        unless(CHANGED, OPERATION, self.on_main(OPERATION, request.send()).await?).map(|copied| copied.is_some())
     }
 
     async fn copy_in_parts(&self, source: Source, seen: &ObjectHead, to: &ObjectKey) -> Result<bool, S3Error> {
@@ -115,7 +117,7 @@ impl ObjectStore {
                     request.headers_mut().insert("content-length", "0");
                 })
                 .config_override(patient());
-            let Some(part) = unless_changed(PART, self.on_main(PART, request.send()).await?)? else {
+            let Some(part) = unless(CHANGED, PART, self.on_main(PART, request.send()).await?)? else {
                 return Ok(false);
             };
             let etag = part.copy_part_result().and_then(|result| result.e_tag()).map(str::to_owned);
@@ -146,18 +148,4 @@ struct Source {
 fn patient() -> Builder {
     let limits = TimeoutConfig::builder().operation_attempt_timeout(TIME_LIMIT).operation_timeout(TIME_LIMIT).build();
     Builder::new().timeout_config(limits)
-}
-
-/// `None` when the source is gone or another: what a condition on it is answered with.
-fn unless_changed<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Option<T>, S3Error>
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    match answer {
-        Ok(copied) => Ok(Some(copied)),
-        Err(error) => match error.raw_response().map(|response| response.status().as_u16()) {
-            Some(404 | 412) => Ok(None),
-            _ => Err(S3Error::from_sdk(operation, &error)),
-        },
-    }
 }

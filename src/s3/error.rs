@@ -23,6 +23,28 @@ pub enum S3Error {
     },
 }
 
+/// The answer, or `None` where its status is one of `absent`: what is asked about is gone, or is another.
+pub(super) fn unless<T, E>(
+    absent: &[u16],
+    operation: &'static str,
+    answer: Result<T, SdkError<E>>,
+) -> Result<Option<T>, S3Error>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.raw_response().is_some_and(|raw| absent.contains(&raw.status().as_u16())) => Ok(None),
+        Err(error) => Err(S3Error::from_sdk(operation, &error)),
+    }
+}
+
+/// Nothing is there.
+pub(super) const GONE: &[u16] = &[404];
+
+/// Nothing is there, or something else than a condition asks for.
+pub(super) const CHANGED: &[u16] = &[404, 412];
+
 impl S3Error {
     /// Sorts an SDK error.
     pub(super) fn from_sdk<E>(operation: &'static str, error: &SdkError<E>) -> Self

@@ -2,7 +2,11 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{ObjectStore, S3Error, sdk::instant};
+use super::{
+    ObjectStore, S3Error,
+    error::{GONE, unless},
+    sdk::instant,
+};
 
 /// A multipart upload that is neither completed nor aborted.
 #[derive(Debug, Clone)]
@@ -59,10 +63,7 @@ impl ObjectStore {
     pub async fn abort_multipart(&self, key: &str, upload_id: &str) -> Result<(), S3Error> {
         const OPERATION: &str = "AbortMultipartUpload";
         let request = self.client().abort_multipart_upload().bucket(self.bucket()).key(key).upload_id(upload_id);
-        match self.on_main(OPERATION, request.send()).await? {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(()),
-            Err(error) => Err(S3Error::from_sdk(OPERATION, &error)),
-        }
+        unless(GONE, OPERATION, self.on_main(OPERATION, request.send()).await?)?;
+        Ok(())
     }
 }

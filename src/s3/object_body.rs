@@ -8,7 +8,10 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 
-use super::S3Error;
+use super::{
+    S3Error,
+    error::{CHANGED, unless},
+};
 
 /// The bytes of an object on their way from the store.
 #[derive(Debug)]
@@ -19,13 +22,7 @@ impl ObjectBody {
 
     /// What `answer` brings; `None` when the object is gone or another, which a condition on it is answered with.
     pub(super) fn of(answer: Result<GetObjectOutput, SdkError<GetObjectError>>) -> Result<Option<Self>, S3Error> {
-        match answer {
-            Ok(object) => Ok(Some(Self(object.body))),
-            Err(error) => match error.raw_response().map(|response| response.status().as_u16()) {
-                Some(404 | 412) => Ok(None),
-                _ => Err(S3Error::from_sdk(Self::OPERATION, &error)),
-            },
-        }
+        Ok(unless(CHANGED, Self::OPERATION, answer)?.map(|object| Self(object.body)))
     }
 
     /// The next piece; `None` after the last one.

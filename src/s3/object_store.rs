@@ -17,7 +17,12 @@ use tokio::{
     sync::{OnceCell, Semaphore},
 };
 
-use super::{CopyLimits, ObjectBody, S3Error, Sdk, pace::Pace, sdk::instant};
+use super::{
+    CopyLimits, ObjectBody, S3Error, Sdk,
+    error::{GONE, unless},
+    pace::Pace,
+    sdk::instant,
+};
 use crate::model::{ETag, ObjectKey, Sha256Digest};
 
 /// What a HEAD says of an object.
@@ -200,13 +205,16 @@ impl ObjectStore {
     /// # Errors
     /// When the store does not answer or refuses.
     pub async fn delete(&self, key: &ObjectKey) -> Result<(), S3Error> {
+        self.delete_version(key, None).await
+    }
+
+    /// The same for one version of it.
+    pub(super) async fn delete_version(&self, key: &ObjectKey, version: Option<&str>) -> Result<(), S3Error> {
         const OPERATION: &str = "DeleteObject";
         let request = self.sdk.s3.delete_object().bucket(&self.bucket).key(key.as_str());
-        match self.on_main(OPERATION, request.send()).await? {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(()),
-            Err(error) => Err(S3Error::from_sdk(OPERATION, &error)),
-        }
+        let request = request.set_version_id(version.map(str::to_owned));
+        unless(GONE, OPERATION, self.on_main(OPERATION, request.send()).await?)?;
+        Ok(())
     }
 
     /// Whether the store answers and the bucket is there for these credentials.

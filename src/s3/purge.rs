@@ -2,7 +2,10 @@
 
 use aws_sdk_s3::types::BucketVersioningStatus;
 
-use super::{ObjectStore, S3Error};
+use super::{
+    ObjectStore, S3Error,
+    error::{GONE, unless},
+};
 use crate::model::ObjectKey;
 
 /// Pages of versions of one key. More than anybody makes; a store that lists what it has deleted must not keep us for ever.
@@ -17,11 +20,7 @@ impl ObjectStore {
         const OPERATION: &str = "HeadObject";
         let request = self.client().head_object().bucket(self.bucket()).key(key.as_str());
         let request = request.set_version_id(version.map(str::to_owned));
-        match self.on_main(OPERATION, request.send()).await? {
-            Ok(_) => Ok(true),
-            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(false),
-            Err(error) => Err(S3Error::from_sdk(OPERATION, &error)),
-        }
+        Ok(unless(GONE, OPERATION, self.on_main(OPERATION, request.send()).await?)?.is_some())
     }
 
     /// Removes what lies under `key`, every version of it. `false` when there was nothing.
@@ -79,7 +78,7 @@ impl ObjectStore {
             let mine = versions.chain(markers).filter(|(of, ..)| *of == Some(key.as_str()));
             let mut deleted = false;
             for (_, version, holds_bytes) in mine {
-                self.delete_version(key, version.unwrap_or("null")).await?;
+                self.delete_version(key, Some(version.unwrap_or("null"))).await?;
                 deleted = true;
                 found |= holds_bytes;
             }
@@ -89,15 +88,5 @@ impl ObjectStore {
             }
         }
         Err(S3Error::Refused { operation: OPERATION, reason: "deleted versions are still listed".to_owned() })
-    }
-
-    async fn delete_version(&self, key: &ObjectKey, version: &str) -> Result<(), S3Error> {
-        const OPERATION: &str = "DeleteObject";
-        let request = self.client().delete_object().bucket(self.bucket()).key(key.as_str()).version_id(version);
-        match self.on_main(OPERATION, request.send()).await? {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(()),
-            Err(error) => Err(S3Error::from_sdk(OPERATION, &error)),
-        }
     }
 }
