@@ -12,6 +12,7 @@ mod credentials;
 mod encode;
 mod endpoint;
 mod json;
+mod part_urls;
 mod post_policy;
 mod presigned_url;
 mod signing_key;
@@ -30,6 +31,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 pub use credentials::Credentials;
 pub use endpoint::{Addressing, Endpoint};
+pub use part_urls::PartSigner;
 pub use post_policy::{PostForm, PresignedPost, SuccessAction};
 pub use presigned_url::{Method, PresignRequest, PresignedUrl};
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::SigningError;
 
 /// Stands for the hash of a body that is not known when the URL is made.
-const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
+pub(super) const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 
 /// Headers that belong to the signer, or that a query signature has no use for.
 const RESERVED: [&str; 5] = ["authorization", "host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"];

@@ -2,15 +2,17 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+use aws_lc_rs::digest;
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
 
 use crate::model::ObjectKey;
 
 use super::{
-    ALGORITHM, Signer, SigningError,
+    ALGORITHM, Signer, SigningError, Validity,
     canonical_request::{SignedHeaders, canonical_request},
     encode,
+    signing_key::SigningKey,
     string_to_sign::string_to_sign,
 };
 
@@ -65,7 +67,7 @@ pub struct PresignRequest<'a> {
 /// A URL that needs no other authentication. Whoever holds it may use it until it expires, so it never shows in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PresignedUrl {
-    url: String,
+    pub(super) url: String,
     /// Headers that the client must send beside `host`: without one of them the signature does not verify.
     pub headers: Vec<(String, String)>,
     /// When the store starts to refuse the URL. A transfer that runs by then may finish.
@@ -104,18 +106,9 @@ impl Signer {
         let validity = self.validity(now, expires_in)?;
         let headers = SignedHeaders::new(self.endpoint.host(), &request.headers)?;
         let signing_key = self.signing_key.of_day(&self.credentials, validity.amz_date.date());
-        let expires = validity.seconds.to_string();
         let header_names = headers.names();
 
-        let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(request.query.len() + 6);
-        pairs.push(("X-Amz-Algorithm".into(), ALGORITHM.into()));
-        pairs.push(("X-Amz-Credential".into(), signing_key.encoded_credential().into()));
-        pairs.push(("X-Amz-Date".into(), validity.amz_date.as_str().into()));
-        pairs.push(("X-Amz-Expires".into(), expires.as_str().into()));
-        if let Some(token) = &self.encoded_session_token {
-            pairs.push(("X-Amz-Security-Token".into(), token.expose_secret().into()));
-        }
-        pairs.push(("X-Amz-SignedHeaders".into(), encode::component(&header_names)));
+        let mut pairs = self.own_parameters(&validity, &signing_key, &header_names, request.query.len());
         for (name, value) in &request.query {
             if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
                 return Err(SigningError::ReservedQueryParameter { name: name.clone().into_owned() });
@@ -126,6 +119,7 @@ impl Signer {
         let path = self.endpoint.object_path(request.key);
         let query = encode::canonical_query(pairs);
         let canonical_request = canonical_request(request.method.as_str(), &path, &query, &headers, &header_names);
+        let canonical_request = digest::digest(&digest::SHA256, canonical_request.as_bytes());
         let string_to_sign = string_to_sign(&validity.amz_date, signing_key.scope(), &canonical_request);
 
         let origin = self.endpoint.origin();
@@ -138,6 +132,26 @@ impl Signer {
 
         let headers = request.headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         Ok(PresignedUrl { url, headers, expires_at: validity.expires_at })
+    }
+
+    /// The parameters that a query signature adds, encoded and in order, with room for `more`.
+    pub(super) fn own_parameters<'a>(
+        &'a self,
+        validity: &'a Validity,
+        signing_key: &'a SigningKey,
+        header_names: &'a str,
+        more: usize,
+    ) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(more + 6);
+        pairs.push(("X-Amz-Algorithm".into(), ALGORITHM.into()));
+        pairs.push(("X-Amz-Credential".into(), signing_key.encoded_credential().into()));
+        pairs.push(("X-Amz-Date".into(), validity.amz_date.as_str().into()));
+        pairs.push(("X-Amz-Expires".into(), validity.seconds.to_string().into()));
+        if let Some(token) = &self.encoded_session_token {
+            pairs.push(("X-Amz-Security-Token".into(), token.expose_secret().into()));
+        }
+        pairs.push(("X-Amz-SignedHeaders".into(), encode::component(header_names)));
+        pairs
     }
 }
 
