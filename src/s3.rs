@@ -14,7 +14,7 @@ mod sessions;
 pub use copy::CopyLimits;
 pub use error::S3Error;
 pub use listing::{ListedObject, ListedPage, Listing};
-pub use multipart::{MultipartMarker, OpenMultipart};
+pub use multipart::{MultipartAttributes, MultipartMarker, OpenMultipart, StoredPart};
 pub use object_body::ObjectBody;
 pub use object_store::{ObjectHead, ObjectStore};
 pub use sdk::Sdk;

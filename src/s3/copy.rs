@@ -8,7 +8,7 @@ use aws_sdk_s3::{
 };
 
 use super::{
-    ObjectHead, ObjectStore, S3Error,
+    MultipartAttributes, ObjectHead, ObjectStore, S3Error,
     error::{CHANGED, unless},
 };
 use crate::{
@@ -66,20 +66,9 @@ impl ObjectStore {
     }
 
     async fn copy_in_parts(&self, source: Source, seen: &ObjectHead, to: &ObjectKey) -> Result<bool, S3Error> {
-        const OPERATION: &str = "CreateMultipartUpload";
-        let request = self
-            .client()
-            .create_multipart_upload()
-            .bucket(self.bucket())
-            .key(to.as_str())
-            .set_content_type(seen.content_type.clone())
-            .set_metadata(Some(seen.metadata.clone().into_iter().collect()));
-        let created = self.on_main(OPERATION, request.send()).await?;
-        let created = created.map_err(|error| S3Error::from_sdk(OPERATION, &error))?;
-        let upload_id = created.upload_id().map(str::to_owned).ok_or_else(|| S3Error::Refused {
-            operation: OPERATION,
-            reason: "the answer has no upload id".to_owned(),
-        })?;
+        let (content_type, metadata) = (seen.content_type.clone(), seen.metadata.clone());
+        let attributes = MultipartAttributes { content_type, metadata, has_checksums: false };
+        let upload_id = self.begin_multipart(to, attributes).await?;
         let copied = self.copy_parts(&source, seen.size, to, &upload_id).await;
         if !matches!(copied, Ok(true)) {
             // Best effort: the sweeper finds what stays.
@@ -145,7 +134,8 @@ struct Source {
     etag: ETag,
 }
 
-fn patient() -> Builder {
+/// For requests that the store answers only when it has moved bytes.
+pub(super) fn patient() -> Builder {
     let limits = TimeoutConfig::builder().operation_attempt_timeout(TIME_LIMIT).operation_timeout(TIME_LIMIT).build();
     Builder::new().timeout_config(limits)
 }

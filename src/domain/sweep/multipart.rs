@@ -24,10 +24,11 @@ impl Sweeper {
             let (stale, next) = self.stale_multiparts(marker).await?;
             for multipart in stale {
                 match self.service.store.abort_multipart(&multipart.key, &multipart.upload_id).await {
-                    Ok(()) => {
+                    Ok(true) => {
                         aborted += 1;
                         self.progress().multipart_aborted();
                     }
+                    Ok(false) => {}
                     Err(error) => {
                         self.progress().failed();
                         log::warn!("a stale multipart upload will be tried again: {error}");
