@@ -24,7 +24,9 @@ pub use error::DbError;
 pub use inspections::DueInspection;
 pub use ledger::{Ledger, LedgerStatus, LedgerWriters};
 pub use migrate::SchemaState;
-pub use uploads::{Outcome, SettledVia, Settlement, UploadAccount, UploadIntent, VerifiedObject};
+pub use uploads::{
+    MultipartUpload, Outcome, PartColumns, SettledVia, Settlement, UploadAccount, UploadIntent, VerifiedObject,
+};
 pub use webhooks::{
     AfterAttempt, Attempt, ClaimedDelivery, Delivery, DeliveryFilter, DeliveryState, LastAttempt, NewDelivery,
 };

@@ -12,6 +12,7 @@ mod form_return;
 mod inspect;
 mod issue;
 mod maintain;
+mod multipart;
 mod outbox;
 mod renew;
 mod sniff;
@@ -22,15 +23,16 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 pub use callback_token::{CallbackKey, CallbackTokens};
-pub use confirm::{Confirmer, SniffCounts};
+pub use confirm::{Claim, Confirmer, SniffCounts};
 pub use deliver::{DownloadRequest, IssuedDownload};
 pub use disposition::{Disposition, content_disposition};
 pub use drift::{DriftCounts, DriftEvent, DriftKind, DriftOptions, Finding};
-pub use error::{DomainError, Mismatch};
+pub use error::{BrokenRule, DomainError, Mismatch};
 pub use events::{EventCounts, MAX_RECORDS, Notification, NotificationError, StoreEvent};
 pub use form_return::FormReturn;
 pub use inspect::{Inspection, InspectionStatus, Inspector};
 pub use issue::{IssueRequest, IssuedUpload, UploadTarget};
+pub use multipart::{ClaimedPart, MissingParts, PartsRequest, SignedPart, UploadedParts};
 pub use outbox::Outbox;
 pub use sweep::{Rehearsal, SweepProgress, SweepStatus, Sweeper};
 

@@ -9,6 +9,7 @@ mod extract;
 mod form_return;
 mod health;
 mod metrics;
+mod parts;
 mod policies;
 mod request;
 mod uploads;
@@ -92,6 +93,7 @@ pub fn routes(app: &mut ServiceConfig) {
     at(app, "/api/v1/uploads", "GET, POST", [web::post().to(uploads::issue), web::get().to(uploads::list)]);
     at(app, "/api/v1/uploads/{id}", "DELETE, GET", [web::get().to(uploads::show), web::delete().to(uploads::abort)]);
     at(app, "/api/v1/uploads/{id}/renew", "POST", [web::post().to(uploads::renew)]);
+    at(app, "/api/v1/uploads/{id}/parts", "GET, POST", [web::get().to(parts::list), web::post().to(parts::sign)]);
     at(app, "/api/v1/uploads/{id}/complete", "POST", [web::post().to(uploads::complete)]);
 
     // Downloads: for whoever a policy lets read.

@@ -128,6 +128,10 @@ impl S3Config {
             let rule = "must be given together with s3.secret_access_key, or both left out";
             problems.push(Problem::new("s3.access_key_id", rule));
         }
+        if self.stage.contains(&UploadMethod::Multipart) {
+            let rule = "must hold \"put\" or \"post\" only: no client can complete a multipart upload";
+            problems.push(Problem::new("s3.stage", rule));
+        }
         if self.request_timeout.is_zero() {
             problems.push(Problem::new("s3.request_timeout", "must be longer than 0"));
         }

@@ -165,6 +165,14 @@ diesel::table! {
         look_at -> Nullable<Timestamptz>,
         /// First 64 bits of the SHA-256 of issuer, a line feed and subject: what uploads of one owner are found by.
         owner_key -> Int8,
+        /// The store's id of the multipart upload; null for other methods.
+        multipart_upload_id -> Nullable<Text>,
+        /// Length in bytes of every part but for the last, which has the rest; null for other methods than multipart.
+        part_size -> Nullable<Int8>,
+        /// Number of parts; null for other methods than multipart.
+        part_count -> Nullable<Int4>,
+        /// Whether every part is bound to its SHA-256, which the store has to know from the beginning; null for other methods than multipart.
+        has_part_checksums -> Nullable<Bool>,
     }
 }
 

@@ -14,7 +14,7 @@ use diesel::{
         SelectableHelper as _,
     },
     result::Error as DieselError,
-    sql_types::{self, BigInt, Binary, Bool, Jsonb, Nullable, Text, Timestamptz},
+    sql_types::{self, BigInt, Binary, Bool, Integer, Jsonb, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::model::{
     ByteSize, ClientNetwork, ContentType, ETag, FileName, IntentEvent, IntentId, IntentState, Metadata, ObjectKey,
-    Principal, Sha256Digest, UploadMethod,
+    PartPlan, Principal, Sha256Digest, UploadMethod,
 };
 
 /// A row: what was promised to whom, and what became of it.
@@ -90,9 +90,53 @@ pub struct UploadIntent {
     pub mismatches: Option<serde_json::Value>,
     /// Key of the verified object where it is a copy.
     pub stored_key: Option<ObjectKey>,
+    /// What is recorded of the parts.
+    #[diesel(embed)]
+    pub parts: PartColumns,
+}
+
+/// The columns that only multipart uploads have. Either all are there or none.
+#[derive(Debug, Clone, Default, Queryable, Selectable)]
+#[diesel(table_name = upload_intents, check_for_backend(Pg))]
+pub struct PartColumns {
+    multipart_upload_id: Option<String>,
+    part_size: Option<ByteSize>,
+    part_count: Option<i32>,
+    has_part_checksums: Option<bool>,
+}
+
+impl PartColumns {
+    /// Those of a multipart upload.
+    pub fn of(upload_id: String, plan: &PartPlan, has_checksums: bool) -> Self {
+        Self {
+            multipart_upload_id: Some(upload_id),
+            part_size: Some(ByteSize::from_bytes(plan.part_size())),
+            part_count: Some(plan.part_count().into()),
+            has_part_checksums: Some(has_checksums),
+        }
+    }
+}
+
+/// The multipart upload that an upload's bytes travel by.
+#[derive(Debug, Clone, Copy)]
+pub struct MultipartUpload<'a> {
+    /// The store's id of it.
+    pub upload_id: &'a str,
+    /// Which parts it has.
+    pub plan: PartPlan,
+    /// Whether every part is bound to its SHA-256.
+    pub has_checksums: bool,
 }
 
 impl UploadIntent {
+    /// The multipart upload, if that is the method.
+    pub fn multipart(&self) -> Option<MultipartUpload<'_>> {
+        let PartColumns { multipart_upload_id, part_size, has_part_checksums, .. } = &self.parts;
+        let plan = PartPlan::with_part_size(self.file_size.bytes(), part_size.as_ref()?.bytes()).ok()?;
+        let (upload_id, has_checksums) = (multipart_upload_id.as_deref()?, (*has_part_checksums)?);
+        Some(MultipartUpload { upload_id, plan, has_checksums })
+    }
+
     /// Where the verified object lies.
     pub fn verified_key(&self) -> &ObjectKey {
         self.stored_key.as_ref().unwrap_or(&self.object_key)
@@ -405,5 +449,9 @@ group_insert! {
         confirm_until: DateTime<Utc> as Timestamptz = row.confirm_until;
         look_at: DateTime<Utc> as Timestamptz = row.expires_at + FIRST_LOOK;
         owner_key: i64 as BigInt = owner_key(&row.issuer, &row.subject);
+        multipart_upload_id: Option<&'a str> as Nullable<Text> = row.parts.multipart_upload_id.as_deref();
+        part_size: Option<i64> as Nullable<BigInt> = row.parts.part_size.map(|size| size.bytes().try_into().unwrap_or(i64::MAX));
+        part_count: Option<i32> as Nullable<Integer> = row.parts.part_count;
+        has_part_checksums: Option<bool> as Nullable<Bool> = row.parts.has_part_checksums;
     }
 }

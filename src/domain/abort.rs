@@ -30,6 +30,9 @@ impl Service {
             Outcome::NotAllowed(intent) => return Err(DomainError::InvalidState(intent.state)),
             Outcome::Absent => return Err(DomainError::NotFound),
         };
+        if let Some(multipart) = intent.multipart() {
+            self.store.abort_multipart(intent.object_key.as_str(), multipart.upload_id).await?;
+        }
         self.store.delete(&intent.object_key).await?;
         if let Some(copy) = &intent.stored_key {
             self.store.delete(copy).await?;

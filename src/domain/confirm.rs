@@ -9,10 +9,12 @@ use std::{
 use aws_lc_rs::rand;
 use serde_json::json;
 
-use super::{DomainError, Mismatch, Service, sniff};
+use super::{ClaimedPart, DomainError, Mismatch, Service, sniff};
 use crate::{
     db::{Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject},
-    model::{ETag, IntentEvent, IntentId, IntentState, ObjectKey, Principal, Scope, object_key::ATTEMPT_DIGITS},
+    model::{
+        ETag, IntentEvent, IntentId, IntentState, ObjectKey, Principal, Scope, UploadMethod, object_key::ATTEMPT_DIGITS,
+    },
     policy::{InspectionRule, SniffRule},
     s3::ObjectHead,
 };
@@ -38,6 +40,15 @@ impl fmt::Debug for Confirmer<'_> {
     }
 }
 
+/// What whoever confirms says of what was uploaded. It is held against what the store has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Claim<'a> {
+    /// `ETag` of the object.
+    pub etag: Option<&'a ETag>,
+    /// The parts that were sent.
+    pub parts: &'a [ClaimedPart],
+}
+
 /// How often the first bytes of a file were not of the type that it was declared as.
 #[derive(Debug, Default)]
 pub struct SniffCounts {
@@ -56,10 +67,10 @@ impl Service {
         &self,
         id: IntentId,
         confirmer: Confirmer<'_>,
-        claimed_etag: Option<&ETag>,
+        claim: Claim<'_>,
     ) -> Result<UploadIntent, DomainError> {
         let intent = self.upload_for(id, confirmer).await?;
-        self.confirm_intent(intent, SettledVia::Callback, claimed_etag).await
+        self.confirm_intent(intent, SettledVia::Callback, claim).await
     }
 
     /// Looks at the stored object, compares it with what was promised, and settles the upload in one conditional
@@ -69,7 +80,7 @@ impl Service {
     /// time is not lost because nobody could say so in time.
     ///
     /// A staged upload is copied first, and it is the copy that is verified: no client can write to that, while the
-    /// staged object may become another at any moment.
+    /// staged object may become another at any moment. A multipart upload whose parts are all there is completed first.
     ///
     /// # Errors
     /// When nothing was uploaded yet, it is not what was promised, or the time has run out.
@@ -77,9 +88,9 @@ impl Service {
         &self,
         intent: UploadIntent,
         via: SettledVia,
-        claimed_etag: Option<&ETag>,
+        claim: Claim<'_>,
     ) -> Result<UploadIntent, DomainError> {
-        self.confirm_written_from(intent, via, claimed_etag, &[]).await
+        self.confirm_written_from(intent, via, claim, &[]).await
     }
 
     /// [`Service::confirm_intent`] for whoever knows `addresses` that the object was written from: an address outside
@@ -91,7 +102,7 @@ impl Service {
         &self,
         intent: UploadIntent,
         via: SettledVia,
-        claimed_etag: Option<&ETag>,
+        claim: Claim<'_>,
         addresses: &[IpAddr],
     ) -> Result<UploadIntent, DomainError> {
         if intent.state != IntentState::Issued {
@@ -99,21 +110,32 @@ impl Service {
         }
         // Taken before the store is asked, so that what arrives after the answer has arrived too late.
         let is_over = self.clock.now() > intent.confirm_until;
-        for _ in 0..LOOKS {
+        let mut failure = DomainError::Incomplete;
+        for look in 1..=LOOKS {
             let arrived = self.store.head(&intent.object_key).await?;
             let in_time = |head: &ObjectHead| head.last_modified.is_none_or(|at| at <= intent.confirm_until);
             if is_over && !arrived.as_ref().is_some_and(in_time) {
                 return self.settle(&intent, via, Verdict::Expired).await;
             }
             let Some(arrived) = arrived else {
+                if let Some(multipart) = intent.multipart().filter(|_| look < LOOKS) {
+                    match self.assemble(&intent, &multipart, claim.parts).await {
+                        Ok(()) => {}
+                        // Another may have put it together since the store was asked.
+                        Err(error @ (DomainError::PartsGone | DomainError::Incomplete)) => failure = error,
+                        Err(error) => return Err(error),
+                    }
+                    continue;
+                }
                 // Somebody else may have confirmed it meanwhile, and removed the staged object.
                 let now = self.database.upload(intent.id).await?.ok_or(DomainError::NotFound)?;
-                return if now.state == IntentState::Issued { Err(DomainError::Incomplete) } else { settled(now) };
+                return if now.state == IntentState::Issued { Err(failure) } else { settled(now) };
             };
-            if let Some(claimed) = claimed_etag.filter(|claimed| **claimed != arrived.etag) {
+            if let Some(claimed) = claim.etag.filter(|claimed| **claimed != arrived.etag) {
                 return Err(DomainError::EtagMismatch {
+                    field: "etag".to_owned(),
                     claimed: claimed.to_string(),
-                    found: arrived.etag.to_string(),
+                    found: Some(arrived.etag.to_string()),
                 });
             }
             let mut mismatches = size_and_type_mismatches(&intent, &arrived);
@@ -369,7 +391,8 @@ pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead)
 }
 
 fn network_mismatch(intent: &UploadIntent, addresses: &[IpAddr]) -> Option<Mismatch> {
-    let network = intent.client_network?;
+    // What multipart uploads lead to is written by this service, from its own address.
+    let network = intent.client_network.filter(|_| intent.method != UploadMethod::Multipart)?;
     let outside = addresses.iter().find(|address| !network.contains(**address))?;
     Some(Mismatch {
         field: "client_network".to_owned(),

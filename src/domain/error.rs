@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::MissingParts;
 use crate::{
     db::DbError,
-    model::{IntentState, Invalid, Scope},
+    model::{IntentState, Invalid, PartNumber, Scope},
     policy::Refusal,
     s3::S3Error,
     signing::SigningError,
@@ -37,16 +38,36 @@ pub enum DomainError {
     /// Nothing has been uploaded yet.
     #[error("the store holds no object for this upload yet")]
     Incomplete,
+    /// Some parts have not been uploaded yet.
+    #[error("{}", missing(.0))]
+    PartsMissing(MissingParts),
+    /// The store no longer has the parts.
+    #[error("the store has no parts of this upload any more: they have been put together, or given up")]
+    PartsGone,
+    /// The upload does not travel in parts.
+    #[error("the method of this upload is not multipart")]
+    NotMultipart,
+    /// The caller has moved to another network than the upload is scoped to.
+    #[error("the upload was issued for another network than that of this request: renew it, its parts are kept")]
+    NetworkChanged,
+    /// The URLs of the upload have ended, and no more are given out before it is renewed.
+    #[error("the URLs of this upload have ended: renew it, its parts are kept")]
+    RenewRequired,
+    /// What was asked for breaks rules that only the upload itself tells.
+    #[error("the request breaks rules of this upload")]
+    BrokenRules(Vec<BrokenRule>),
     /// What was uploaded is not what was promised.
     #[error("the stored object is not what was promised")]
     Mismatched(Vec<Mismatch>),
-    /// The caller's `ETag` is not that of the stored object.
-    #[error("the store holds an object with another ETag")]
+    /// The caller's `ETag` is not that of the stored object or part.
+    #[error("the store holds something with another ETag")]
     EtagMismatch {
+        /// The field of the request that says it.
+        field: String,
         /// What the caller said.
         claimed: String,
-        /// What the store says.
-        found: String,
+        /// What the store says; none where it has nothing of the kind.
+        found: Option<String>,
     },
     /// The upload was not finished and confirmed in time.
     #[error("the time of this upload has run out")]
@@ -80,6 +101,17 @@ pub enum DomainError {
     Signing(#[from] SigningError),
 }
 
+/// A field of a request that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenRule {
+    /// The field, as a path.
+    pub field: String,
+    /// What is allowed.
+    pub rule: String,
+    /// What arrived.
+    pub received: serde_json::Value,
+}
+
 /// A promise that the stored object broke.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mismatch {
@@ -89,4 +121,14 @@ pub struct Mismatch {
     pub expected: serde_json::Value,
     /// What the store holds.
     pub found: serde_json::Value,
+}
+
+/// Names the parts, as far as they are known by number.
+fn missing(parts: &MissingParts) -> String {
+    let numbers: Vec<String> = parts.first.iter().map(PartNumber::to_string).collect();
+    let numbers = numbers.join(", ");
+    match parts.count - parts.first.len().min(parts.count) {
+        0 => format!("these parts have not been uploaded yet: {numbers}"),
+        more => format!("these parts have not been uploaded yet: {numbers}, and {more} more"),
+    }
 }

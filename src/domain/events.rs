@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, stream};
 
 pub use notification::{MAX_RECORDS, Notification, NotificationError, StoreEvent};
 
-use super::{DomainError, Service};
+use super::{Claim, DomainError, Service};
 use crate::{
     db::{SettledVia, UploadIntent},
     model::{IntentId, IntentState},
@@ -110,11 +110,13 @@ impl Service {
     }
 
     async fn look(&self, Sighting { upload, addresses, .. }: Sighting) -> Result<Outcome, DomainError> {
-        match self.confirm_written_from(upload, SettledVia::Event, None, &addresses).await {
+        match self.confirm_written_from(upload, SettledVia::Event, Claim::default(), &addresses).await {
             Ok(upload) if upload.state == IntentState::Inspecting => Ok(Outcome::Pending),
             Ok(_) => Ok(Outcome::Confirmed),
             Err(DomainError::Mismatched(_)) => Ok(Outcome::Rejected),
-            Err(DomainError::Incomplete) => Ok(Outcome::Pending),
+            Err(DomainError::Incomplete | DomainError::PartsMissing(_) | DomainError::PartsGone) => {
+                Ok(Outcome::Pending)
+            }
             Err(DomainError::Expired | DomainError::InvalidState(_) | DomainError::NotFound) => Ok(Outcome::Ignored),
             Err(error) => Err(error),
         }

@@ -8,15 +8,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{Caller, DomainError, FormReturn, Service, url_end};
 use crate::{
     db::{
-        UploadIntent,
+        DbError, PartColumns, UploadIntent,
         idempotency::{IdempotencyKey, Recorded},
     },
     model::{
-        ByteSize, ClientNetwork, ContentType, FileName, IntentId, IntentState, Metadata, Scope, Sha256Digest,
+        ByteSize, ClientNetwork, ContentType, FileName, IntentId, IntentState, Metadata, PartPlan, Scope, Sha256Digest,
         UploadMethod,
     },
-    policy::{FileRequest, PolicyDocument, Rules},
-    s3::Access,
+    policy::{ChecksumRule, FileRequest, PolicyDocument, Rules},
+    s3::{Access, MultipartAttributes},
     signing::{Method, PostForm, PresignRequest, PresignedPost, PresignedUrl, Signer, SuccessAction},
 };
 
@@ -31,10 +31,12 @@ pub struct IssueRequest {
     pub content_type: Option<ContentType>,
     /// The policy to use.
     pub policy: String,
-    /// How the bytes shall travel; the policy's first method when absent.
+    /// How the bytes shall travel; the policy's first suitable method when absent.
     pub method: Option<UploadMethod>,
     /// Its digest.
     pub checksum_sha256: Option<Sha256Digest>,
+    /// Whether every part shall be bound to its digest, where the method is multipart.
+    pub part_checksums: bool,
     /// What to store along with it.
     pub metadata: Metadata,
     /// A shorter life than the policy's.
@@ -61,11 +63,21 @@ pub enum UploadTarget {
     Put(PresignedUrl),
     /// A form to POST.
     Post(PresignedPost),
+    /// Parts, for each of which a URL has to be asked for.
+    Multipart {
+        /// Which parts.
+        plan: PartPlan,
+        /// Whether every part needs its SHA-256.
+        has_checksums: bool,
+        /// Until when URLs are to be had.
+        expires_at: DateTime<Utc>,
+    },
 }
 
 /// What a policy allows one file, resolved to instants and a signer.
 pub(super) struct Grant {
     pub(super) method: UploadMethod,
+    pub(super) plan: Option<PartPlan>,
     pub(super) network: Option<ClientNetwork>,
     pub(super) signer: Arc<Signer>,
     pub(super) life: Duration,
@@ -119,6 +131,21 @@ impl Service {
             if self.staged_methods.contains(&grant.method) { key.staged() } else { Ok(key) }
         });
         let object_key = object_key.map_err(DomainError::NoKey)?;
+        let parts = match grant.plan {
+            Some(plan) => {
+                let attributes = MultipartAttributes {
+                    content_type: Some(content_type.as_str().to_owned()),
+                    metadata: request
+                        .metadata
+                        .iter()
+                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                        .collect(),
+                    has_checksums: request.part_checksums || rules.checksum == ChecksumRule::Required,
+                };
+                self.begin_parts(&object_key, &plan, attributes).await?
+            }
+            None => PartColumns::default(),
+        };
         let intent = Box::new(UploadIntent {
             id,
             issuer: caller.principal.issuer.clone(),
@@ -146,17 +173,35 @@ impl Service {
             version_id: None,
             mismatches: None,
             stored_key: None,
+            parts,
         });
-        let intent = match idempotency_key {
-            None => self.ledger.record_upload(intent).await?,
-            Some(key) => match self.database.record_upload_once(&intent, &key).await? {
-                None => intent,
-                Some(recorded) => {
-                    return self.replayed(caller, recorded, request.expires_in, form_return.as_ref()).await;
-                }
-            },
+        match self.record(intent, idempotency_key).await? {
+            Ok(intent) => self.signed(intent, &grant, now, form_return.as_ref()),
+            Err(recorded) => self.replayed(caller, recorded, request.expires_in, form_return.as_ref()).await,
+        }
+    }
+
+    /// Commits `intent`, unless its idempotency key was used before: then what it was used for is the `Err` inside. Of a
+    /// multipart upload that is not recorded nothing stays at the store.
+    async fn record(
+        &self,
+        intent: Box<UploadIntent>,
+        idempotency_key: Option<IdempotencyKey>,
+    ) -> Result<Result<Box<UploadIntent>, Recorded>, DomainError> {
+        let begun = intent.multipart().map(|multipart| (intent.object_key.clone(), multipart.upload_id.to_owned()));
+        let recorded = match idempotency_key {
+            None => self.ledger.record_upload(intent).await.map(Ok),
+            Some(key) => {
+                let earlier = self.database.record_upload_once(&intent, &key).await;
+                earlier.map(|earlier| earlier.map_or(Ok(intent), Err))
+            }
         };
-        self.signed(intent, &grant, now, form_return.as_ref())
+        match (&recorded, begun) {
+            // The row may be there all the same, and a client that repeats its request would go on with it.
+            (Ok(Ok(_)) | Err(DbError::Unavailable(_)), _) | (_, None) => {}
+            (_, Some((key, upload_id))) => self.forget_parts(&key, &upload_id).await,
+        }
+        Ok(recorded?)
     }
 
     /// The answer to a request that was made before.
@@ -190,7 +235,8 @@ impl Service {
         let signer = self.sessions.signer(network, Access::Upload, document.longest_expiry()).await?;
         let (life, expires_at) = url_end(now, decision.expires_in, &signer);
         let grace = TimeDelta::from_std(rules.confirm_grace).unwrap_or_default();
-        Ok(Grant { method: decision.method, network, signer, life, expires_at, confirm_until: expires_at + grace })
+        let (method, plan) = (decision.method, decision.plan);
+        Ok(Grant { method, plan, network, signer, life, expires_at, confirm_until: expires_at + grace })
     }
 
     /// Signs what `intent` says, all of it and nothing else.
@@ -236,6 +282,11 @@ impl Service {
                     success_action,
                 };
                 UploadTarget::Post(grant.signer.presign_post(&form, now, grant.life)?)
+            }
+            UploadMethod::Multipart => {
+                let multipart = intent.multipart().ok_or(DomainError::NotMultipart)?;
+                let (plan, has_checksums) = (multipart.plan, multipart.has_checksums);
+                UploadTarget::Multipart { plan, has_checksums, expires_at: grant.expires_at }
             }
         };
         let callback_token = Some(self.callback_tokens.issue(intent.id, intent.confirm_until));

@@ -6,11 +6,12 @@ use super::{Caller, DomainError, FormReturn, IssuedUpload, Service};
 use crate::{
     db::{Outcome, UploadIntent, uploads::Renewal},
     model::{IntentId, IntentState, Scope, UploadMethod},
-    policy::FileRequest,
+    policy::{ChecksumRule, FileRequest, Refusal},
 };
 
 impl Service {
-    /// A fresh URL for the same upload and key, by today's policy and for the network that the caller is in now.
+    /// A fresh URL for the same upload and key, by today's policy and for the network that the caller is in now. A
+    /// multipart upload keeps its parts.
     ///
     /// # Errors
     /// When the caller does not own it, it is settled or its time has run out, or today's policy refuses it.
@@ -51,6 +52,11 @@ impl Service {
             method: Some(intent.method),
             expires_in,
         };
+        // Whether parts have checksums was settled when the store was told of the upload.
+        let lacks_checksums = intent.multipart().is_some_and(|multipart| !multipart.has_checksums);
+        if lacks_checksums && rules.checksum == ChecksumRule::Required {
+            return Err(Refusal::ChecksumRequired.into());
+        }
         let grant = self.grant(caller, &document, &rules, &file, now).await?;
         let renewal = Renewal {
             policy_version: document.version().to_owned(),

@@ -11,7 +11,7 @@ mod rehearsal;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt as _, stream};
 
-use super::{DomainError, Service};
+use super::{Claim, DomainError, Service};
 use crate::{
     config::SweeperConfig,
     db::{DbError, SettledVia, UploadIntent, uploads::Backlog},
@@ -160,14 +160,14 @@ impl Sweeper {
 
     async fn confirm_or_wait(&self, upload: UploadIntent) -> Result<Next, DomainError> {
         let (expires_at, confirm_until) = (upload.expires_at, upload.confirm_until);
-        match self.service.confirm_intent(upload, SettledVia::Sweeper, None).await {
+        match self.service.confirm_intent(upload, SettledVia::Sweeper, Claim::default()).await {
             Ok(_) => self.progress().confirmed(),
             Err(DomainError::Mismatched(_)) => self.progress().rejected(),
             // The row comes first: from then on nothing can confirm it, and its next look removes what lies there.
             Err(DomainError::Expired) => self.progress().expired(),
             // Given up by its owner meanwhile.
             Err(DomainError::InvalidState(_)) => {}
-            Err(DomainError::Incomplete) => {
+            Err(DomainError::Incomplete | DomainError::PartsMissing(_) | DomainError::PartsGone) => {
                 let now = self.service.clock.now();
                 let next = now + pause(expires_at, now);
                 // The look that decides comes as soon as it can.
@@ -203,6 +203,13 @@ impl Sweeper {
             if self.service.store.purge(key).await? {
                 self.progress().deleted();
             }
+        }
+        // At both looks: a part that was under way at the first may have arrived since.
+        if let Some(multipart) = upload.multipart()
+            && kept.is_none()
+            && self.service.store.abort_multipart(upload.object_key.as_str(), multipart.upload_id).await?
+        {
+            self.progress().multipart_aborted();
         }
         if !young.is_empty() {
             return Ok(Next::At(now + YOUNG_COPY));

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::{
     auth::{AuthError, SnsError},
     db::DbError,
-    domain::{DomainError, Mismatch, NotificationError},
+    domain::{BrokenRule, DomainError, Mismatch, NotificationError},
     policy::Refusal,
     s3::S3Error,
 };
@@ -83,10 +83,18 @@ error_codes! {
         "The Allow header lists the methods that it takes.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The body did not arrive in time",
         "Try again over a better connection. Nothing was recorded.";
-    UploadIncomplete = "upload_incomplete", CONFLICT, "Nothing has been uploaded yet",
-        "Upload the bytes first, then confirm. After a broken upload, renew the URL and send them again.";
+    UploadIncomplete = "upload_incomplete", CONFLICT, "The upload is not complete yet",
+        "Upload the bytes first, then confirm. After a broken upload, renew the URL and send them again; of a multipart upload only the parts that detail names.";
     InvalidState = "invalid_state", CONFLICT, "The upload is in a state that forbids this",
         "detail names the state. Final states (confirmed, rejected, aborted, expired) never change: issue a new upload.";
+    NotMultipart = "not_multipart", CONFLICT, "The upload has no parts",
+        "Only uploads whose method is multipart have them. Send this one as upload.method of its issue says.";
+    NetworkChanged = "network_changed", CONFLICT, "The client is in another network than the upload was issued for",
+        "Renew the upload and ask again. The parts that were sent are kept.";
+    RenewRequired = "renew_required", CONFLICT, "The URLs of the upload have ended",
+        "Renew the upload and ask again. The parts that were sent are kept.";
+    PartsGone = "parts_gone", CONFLICT, "The store has no parts of the upload any more",
+        "Complete the upload: they may have been put together already. If that says the same, issue a new upload.";
     UploadNotConfirmed = "upload_not_confirmed", CONFLICT, "The upload is not confirmed",
         "Confirm it first; only confirmed uploads can be downloaded.";
     PolicyWithdrawn = "policy_withdrawn", CONFLICT, "The policy of this upload has been withdrawn",
@@ -327,12 +335,20 @@ impl From<Refusal> for ApiError {
         let received = match &refusal {
             Refusal::TooLarge { received, .. } | Refusal::TooSmall { received, .. } => Some((*received).into()),
             Refusal::ContentType { received, .. } => Some(received.as_str().into()),
-            Refusal::MethodNotAllowed { received, .. } => Some(received.as_str().into()),
+            Refusal::MethodNotAllowed { received, .. } | Refusal::TooLargeForOneRequest { received } => {
+                Some(received.as_str().into())
+            }
             Refusal::ExpiresInZero { received } => Some(received.as_secs().into()),
-            Refusal::ChecksumRequired => None,
+            Refusal::ChecksumRequired | Refusal::ChecksumOfParts | Refusal::NoParts(_) => None,
         };
         let field = FieldError { received, ..FieldError::new(refusal.field(), &refusal) };
         Self::fields(ErrorCode::PolicyRefused, vec![field])
+    }
+}
+
+impl From<BrokenRule> for FieldError {
+    fn from(broken: BrokenRule) -> Self {
+        Self { received: Some(broken.received), ..Self::new(broken.field, broken.rule) }
     }
 }
 
@@ -380,11 +396,14 @@ impl From<DomainError> for ApiError {
                 let errors = mismatches.into_iter().map(FieldError::from).collect();
                 return Self::fields(ErrorCode::UploadMismatch, errors);
             }
-            DomainError::EtagMismatch { claimed, found } => {
+            DomainError::BrokenRules(rules) => {
+                return Self::fields(ErrorCode::InvalidRequest, rules.into_iter().map(FieldError::from).collect());
+            }
+            DomainError::EtagMismatch { field, claimed, found } => {
                 let field = FieldError {
-                    field: "etag".to_owned(),
-                    rule: "must be the ETag of the stored object".to_owned(),
-                    expected: Some(found.into()),
+                    field,
+                    rule: "must be the ETag of what the store holds".to_owned(),
+                    expected: found.map(Into::into),
                     received: Some(claimed.into()),
                 };
                 return Self::fields(ErrorCode::EtagMismatch, vec![field]);
@@ -393,7 +412,11 @@ impl From<DomainError> for ApiError {
             DomainError::PolicyWithdrawn(_) => ErrorCode::PolicyWithdrawn,
             DomainError::NotFound => ErrorCode::NotFound,
             DomainError::CallbackTokenInvalid => ErrorCode::CallbackTokenInvalid,
-            DomainError::Incomplete => ErrorCode::UploadIncomplete,
+            DomainError::Incomplete | DomainError::PartsMissing(_) => ErrorCode::UploadIncomplete,
+            DomainError::PartsGone => ErrorCode::PartsGone,
+            DomainError::NotMultipart => ErrorCode::NotMultipart,
+            DomainError::NetworkChanged => ErrorCode::NetworkChanged,
+            DomainError::RenewRequired => ErrorCode::RenewRequired,
             DomainError::Expired => ErrorCode::UploadExpired,
             DomainError::InvalidState(_) => ErrorCode::InvalidState,
             DomainError::NotConfirmed(_) => ErrorCode::UploadNotConfirmed,

@@ -85,16 +85,16 @@ impl FromRequest for UploadId {
     }
 }
 
-/// A JSON body of type `T`, and its bytes.
+/// A JSON body of type `T`, and its bytes. It may have `AT_LEAST` bytes even where the settings allow fewer.
 #[derive(Debug)]
-pub(super) struct JsonBody<T> {
+pub(super) struct JsonBody<T, const AT_LEAST: usize = 0> {
     /// What was read.
     pub value: T,
     /// What it was read from.
     pub bytes: Bytes,
 }
 
-impl<T: DeserializeOwned> FromRequest for JsonBody<T> {
+impl<T: DeserializeOwned, const AT_LEAST: usize> FromRequest for JsonBody<T, AT_LEAST> {
     type Error = ApiError;
     type Future = Extracting<Self>;
 
@@ -102,18 +102,18 @@ impl<T: DeserializeOwned> FromRequest for JsonBody<T> {
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
-            let bytes = read_body(&request, payload, state(&request)?.body_limit).await?;
+            let bytes = read_body(&request, payload, state(&request)?.body_limit.max(AT_LEAST)).await?;
             require_json(&request)?;
             Ok(Self { value: parse(&bytes)?, bytes })
         })
     }
 }
 
-/// A JSON body that may be missing altogether.
+/// A JSON body that may be missing altogether. It may have `AT_LEAST` bytes as [`JsonBody`] may.
 #[derive(Debug)]
-pub(super) struct OptionalJsonBody<T>(pub T);
+pub(super) struct OptionalJsonBody<T, const AT_LEAST: usize = 0>(pub T);
 
-impl<T: DeserializeOwned + Default> FromRequest for OptionalJsonBody<T> {
+impl<T: DeserializeOwned + Default, const AT_LEAST: usize> FromRequest for OptionalJsonBody<T, AT_LEAST> {
     type Error = ApiError;
     type Future = Extracting<Self>;
 
@@ -121,7 +121,7 @@ impl<T: DeserializeOwned + Default> FromRequest for OptionalJsonBody<T> {
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
-            let bytes = read_body(&request, payload, state(&request)?.body_limit).await?;
+            let bytes = read_body(&request, payload, state(&request)?.body_limit.max(AT_LEAST)).await?;
             if bytes.is_empty() {
                 return Ok(Self(T::default()));
             }

@@ -9,7 +9,7 @@ use reqwest::Url;
 
 use super::{ApiError, ErrorCode, FieldError, State};
 use crate::{
-    domain::{Confirmer, FormReturn},
+    domain::{Claim, Confirmer, FormReturn},
     model::IntentId,
 };
 
@@ -29,7 +29,7 @@ pub(super) async fn receive(state: web::Data<State>, request: HttpRequest) -> Re
     let page = FormReturn::page_of(segment("page")).unwrap_or_default();
     let mut page = allowed_page(&state, "page", &page)?;
     let id: IntentId = segment("id").parse().map_err(|_| ApiError::new(ErrorCode::CallbackTokenInvalid))?;
-    let confirmed = state.service.confirm_upload(id, Confirmer::Token(segment("token")), None).await;
+    let confirmed = state.service.confirm_upload(id, Confirmer::Token(segment("token")), Claim::default()).await;
     let outcome = match confirmed {
         Ok(upload) => ("state", upload.state.as_str()),
         Err(error) => {

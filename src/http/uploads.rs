@@ -18,10 +18,11 @@ use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{Authenticated, ClientAddress, JsonBody, OptionalJsonBody, UploadId},
     form_return::form_return,
+    parts::{ClaimedPartBody, PARTS_BODY},
 };
 use crate::{
     db::{UploadIntent, idempotency::IdempotencyKey, uploads::Page},
-    domain::{Confirmer, IssueRequest, IssuedUpload, UploadTarget},
+    domain::{Claim, Confirmer, IssueRequest, IssuedUpload, UploadTarget},
     model::{ContentType, ETag, FileName, IntentId, IntentState, Invalid, Metadata, Sha256Digest, UploadMethod},
 };
 
@@ -86,20 +87,22 @@ pub(super) async fn complete(
     state: web::Data<State>,
     id: UploadId,
     request: HttpRequest,
-    body: OptionalJsonBody<CompleteBody>,
+    body: OptionalJsonBody<CompleteBody, PARTS_BODY>,
 ) -> Result<HttpResponse, ApiError> {
-    let CompleteBody { token, etag } = body.0;
+    let CompleteBody { token, etag, parts } = body.0;
     let etag = match etag.as_deref().map(ETag::parse).transpose() {
         Ok(etag) => etag,
         Err(invalid) => return Err(invalid_field("etag", invalid)),
     };
+    let parts = ClaimedPartBody::validate(&parts)?;
+    let claim = Claim { etag: etag.as_ref(), parts: &parts };
     let header = request.headers().get("x-callback-token").map(|value| value.to_str().unwrap_or_default().to_owned());
     // A client that has the callback token may well send a JWT that has run out along with it.
     let upload = if let Some(token) = token.or(header) {
-        state.service.confirm_upload(id.0, Confirmer::Token(&token), etag.as_ref()).await?
+        state.service.confirm_upload(id.0, Confirmer::Token(&token), claim).await?
     } else {
         let user = <Authenticated as actix_web::FromRequest>::extract(&request).await?;
-        state.service.confirm_upload(id.0, Confirmer::Owner(&user.0), etag.as_ref()).await?
+        state.service.confirm_upload(id.0, Confirmer::Owner(&user.0), claim).await?
     };
     // Accepted: verified, and a scanner has yet to say that it is clean.
     let status = if upload.state == IntentState::Inspecting { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -126,6 +129,8 @@ pub(super) struct IssueUploadBody {
     policy: Option<String>,
     method: Option<String>,
     checksum_sha256: Option<String>,
+    #[serde(default)]
+    part_checksums: bool,
     metadata: Option<BTreeMap<String, String>>,
     expires_in: Option<u32>,
     success_action_redirect: Option<String>,
@@ -144,6 +149,8 @@ pub(super) struct RenewBody {
 pub(super) struct CompleteBody {
     token: Option<String>,
     etag: Option<String>,
+    #[serde(default)]
+    parts: Vec<ClaimedPartBody>,
 }
 
 impl IssueUploadBody {
@@ -179,6 +186,7 @@ impl IssueUploadBody {
                 policy: self.policy.unwrap_or_else(|| "default".to_owned()),
                 method,
                 checksum_sha256,
+                part_checksums: self.part_checksums,
                 metadata,
                 expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
                 form_return,
@@ -302,15 +310,16 @@ fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> HttpRespo
         Some(UploadTarget::Post(form)) => RawValue::from_string(form.fields_json()).ok(),
         _ => None,
     };
-    let target = upload.target.as_ref().map(|target| TargetView::new(target, fields.as_deref()));
+    let upload_url = format!("{}/api/v1/uploads/{}", state.base_url, upload.intent.id);
+    let target = upload.target.as_ref().map(|target| TargetView::new(target, fields.as_deref(), &upload_url));
     let presigned_post_data = match (&upload.target, fields.as_deref()) {
         (Some(UploadTarget::Post(form)), Some(fields)) => Some(PostDataView { url: &form.url, fields }),
         _ => None,
     };
-    let callback = upload.callback_token.as_ref().map(|token| CallbackView {
-        url: format!("{}/api/v1/uploads/{}/complete", state.base_url, upload.intent.id),
-        token: token.expose_secret(),
-    });
+    let callback = upload
+        .callback_token
+        .as_ref()
+        .map(|token| CallbackView { url: format!("{upload_url}/complete"), token: token.expose_secret() });
     let mut body = Vec::with_capacity(2048 + 2 * fields.as_ref().map_or(0, |fields| fields.get().len()));
     let issued = IssuedView { view, upload: target, presigned_post_data, callback };
     match serde_json::to_writer(&mut body, &issued) {
@@ -386,12 +395,25 @@ struct IssuedView<'a> {
 }
 
 #[derive(Serialize)]
-struct TargetView<'a> {
-    method: &'static str,
-    url: &'a str,
-    fields: FormFields<'a>,
-    headers: Headers<'a>,
-    expires_at: DateTime<Utc>,
+#[serde(untagged)]
+enum TargetView<'a> {
+    /// One request.
+    Request {
+        method: &'static str,
+        url: &'a str,
+        fields: FormFields<'a>,
+        headers: Headers<'a>,
+        expires_at: DateTime<Utc>,
+    },
+    /// A request for each part, of which the URLs have to be asked for.
+    Parts {
+        method: &'static str,
+        part_size: u64,
+        part_count: u16,
+        part_checksums: bool,
+        parts_url: String,
+        expires_at: DateTime<Utc>,
+    },
 }
 
 #[derive(Serialize)]
@@ -416,7 +438,7 @@ struct CallbackView<'a> {
 
 /// Headers that the client has to send. `Content-Length` is signed as well, but every client sends the one of its
 /// body by itself, and browsers refuse to be told.
-struct Headers<'a>(&'a [(String, String)]);
+pub(super) struct Headers<'a>(pub &'a [(String, String)]);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -429,10 +451,10 @@ impl Serialize for Headers<'_> {
 }
 
 impl<'a> TargetView<'a> {
-    fn new(target: &'a UploadTarget, fields: Option<&'a RawValue>) -> Self {
+    fn new(target: &'a UploadTarget, fields: Option<&'a RawValue>, upload_url: &str) -> Self {
         let fields = fields.map_or(FormFields::None {}, FormFields::Some);
         match target {
-            UploadTarget::Put(put) => Self {
+            UploadTarget::Put(put) => Self::Request {
                 method: "PUT",
                 url: put.url(),
                 fields,
@@ -440,8 +462,17 @@ impl<'a> TargetView<'a> {
                 expires_at: put.expires_at,
             },
             UploadTarget::Post(form) => {
-                Self { method: "POST", url: &form.url, fields, headers: Headers(&[]), expires_at: form.expires_at }
+                let (url, headers) = (&form.url, Headers(&[]));
+                Self::Request { method: "POST", url, fields, headers, expires_at: form.expires_at }
             }
+            UploadTarget::Multipart { plan, has_checksums, expires_at } => Self::Parts {
+                method: "MULTIPART",
+                part_size: plan.part_size(),
+                part_count: plan.part_count(),
+                part_checksums: *has_checksums,
+                parts_url: format!("{upload_url}/parts"),
+                expires_at: *expires_at,
+            },
         }
     }
 }

@@ -102,6 +102,8 @@ pub enum UploadMethod {
     Put,
     /// A presigned `POST Object` form.
     Post,
+    /// Presigned `UploadPart` requests, put together by this service.
+    Multipart,
 }
 
 impl UploadMethod {
@@ -110,6 +112,7 @@ impl UploadMethod {
         match self {
             Self::Put => "put",
             Self::Post => "post",
+            Self::Multipart => "multipart",
         }
     }
 }
@@ -127,7 +130,8 @@ impl FromStr for UploadMethod {
         match text {
             "put" => Ok(Self::Put),
             "post" => Ok(Self::Post),
-            _ => Err(Invalid::new("must be \"put\" or \"post\"")),
+            "multipart" => Ok(Self::Multipart),
+            _ => Err(Invalid::new("must be \"put\", \"post\" or \"multipart\"")),
         }
     }
 }

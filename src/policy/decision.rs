@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{ChecksumRule, Readers, Rules, rules::join};
-use crate::model::{ByteSize, ContentType, MediaRange, Principal, UploadMethod};
+use crate::model::{ByteSize, ContentType, Invalid, MediaRange, PartPlan, Principal, UploadMethod};
 
 /// What a client asks to upload.
 #[derive(Debug, Clone, Copy)]
@@ -12,9 +12,9 @@ pub struct FileRequest<'a> {
     pub file_size: u64,
     /// The promised or guessed media type.
     pub content_type: &'a ContentType,
-    /// Whether the client promises a SHA-256 checksum.
+    /// Whether the client promises a SHA-256 checksum of the whole file.
     pub has_checksum: bool,
-    /// The method asked for, or the policy's first.
+    /// The method asked for, or the first of the policy that suits the file.
     pub method: Option<UploadMethod>,
     /// The URL's life asked for, or the policy's. It can only shorten.
     pub expires_in: Option<Duration>,
@@ -25,6 +25,8 @@ pub struct FileRequest<'a> {
 pub struct UploadDecision {
     /// How the file is to be uploaded.
     pub method: UploadMethod,
+    /// The parts that it is to be uploaded in, if the method is multipart.
+    pub plan: Option<PartPlan>,
     /// The longest life of the URL: the shorter of what the policy allows and what was asked for, in whole seconds.
     pub expires_in: Duration,
 }
@@ -64,6 +66,18 @@ pub enum Refusal {
         /// The method asked for.
         received: UploadMethod,
     },
+    /// Without multipart the file has to go in one request, and is too large for that.
+    #[error("must be multipart: S3 takes at most {} in one request", Bytes(Rules::MAX_SINGLE_SIZE))]
+    TooLargeForOneRequest {
+        /// The method asked for, or the policy's.
+        received: UploadMethod,
+    },
+    /// The file cannot be cut into parts: it is empty.
+    #[error("{rule}", rule = .0.rule)]
+    NoParts(Invalid),
+    /// S3 keeps no SHA-256 of a file that came in parts, so nobody could hold the client to it.
+    #[error("must be left out for multipart, where each part has its own: see part_checksums")]
+    ChecksumOfParts,
     /// The policy wants a checksum and there is none.
     #[error("must be given: the policy requires the SHA-256 of the file, base64")]
     ChecksumRequired,
@@ -79,10 +93,10 @@ impl Refusal {
     /// The field of the JSON request that is at fault.
     pub const fn field(&self) -> &'static str {
         match self {
-            Self::TooLarge { .. } | Self::TooSmall { .. } => "file_size",
+            Self::TooLarge { .. } | Self::TooSmall { .. } | Self::NoParts(_) => "file_size",
             Self::ContentType { .. } => "file_type",
-            Self::MethodNotAllowed { .. } => "method",
-            Self::ChecksumRequired => "checksum_sha256",
+            Self::MethodNotAllowed { .. } | Self::TooLargeForOneRequest { .. } => "method",
+            Self::ChecksumRequired | Self::ChecksumOfParts => "checksum_sha256",
             Self::ExpiresInZero { .. } => "expires_in",
         }
     }
@@ -111,8 +125,9 @@ impl Rules {
             let received = request.content_type.clone();
             return Err(Refusal::ContentType { allowed: self.content_types.clone(), received });
         }
-        let method = self.decide_method(request.method)?;
-        if self.checksum == ChecksumRule::Required && !request.has_checksum {
+        let (method, plan) = self.decide_method(request)?;
+        // The checksums of parts come with the parts.
+        if self.checksum == ChecksumRule::Required && !request.has_checksum && plan.is_none() {
             return Err(Refusal::ChecksumRequired);
         }
         let expires_in = match request.expires_in {
@@ -120,16 +135,43 @@ impl Rules {
             Some(received) => self.upload_expires_in.min(Duration::from_secs(received.as_secs())),
             None => self.upload_expires_in,
         };
-        Ok(UploadDecision { method, expires_in })
+        Ok(UploadDecision { method, plan, expires_in })
     }
 
-    fn decide_method(&self, asked: Option<UploadMethod>) -> Result<UploadMethod, Refusal> {
-        // Rules from a document always have a method; PUT stands in for none only to keep this total.
-        let method = asked.or_else(|| self.methods.first().copied()).unwrap_or(UploadMethod::Put);
-        if self.methods.contains(&method) {
-            Ok(method)
-        } else {
-            Err(Refusal::MethodNotAllowed { allowed: self.methods.clone(), received: method })
+    /// The method asked for, if it suits the file; or else the first of the policy that does, of large files multipart.
+    fn decide_method(&self, request: &FileRequest<'_>) -> Result<(UploadMethod, Option<PartPlan>), Refusal> {
+        if let Some(received) = request.method {
+            if !self.methods.contains(&received) {
+                return Err(Refusal::MethodNotAllowed { allowed: self.methods.clone(), received });
+            }
+            return self.plan(received, request).map(|plan| (received, plan));
+        }
+        let mut preferred = self.methods.clone();
+        if request.file_size > self.multipart_above.bytes() {
+            preferred.sort_by_key(|method| *method != UploadMethod::Multipart);
+        }
+        let mut refusal = None;
+        for method in preferred {
+            match self.plan(method, request) {
+                Ok(plan) => return Ok((method, plan)),
+                Err(refused) => refusal = refusal.or(Some(refused)),
+            }
+        }
+        // Rules from a document always have a method.
+        Err(refusal.unwrap_or(Refusal::MethodNotAllowed { allowed: Vec::new(), received: UploadMethod::Put }))
+    }
+
+    /// The parts of the file, where it travels in parts, if it can travel by `method` at all.
+    fn plan(&self, method: UploadMethod, request: &FileRequest<'_>) -> Result<Option<PartPlan>, Refusal> {
+        match method {
+            UploadMethod::Put | UploadMethod::Post if request.file_size > Self::MAX_SINGLE_SIZE.bytes() => {
+                Err(Refusal::TooLargeForOneRequest { received: method })
+            }
+            UploadMethod::Put | UploadMethod::Post => Ok(None),
+            UploadMethod::Multipart if request.has_checksum => Err(Refusal::ChecksumOfParts),
+            UploadMethod::Multipart => {
+                PartPlan::new(request.file_size, self.part_size).map(Some).map_err(Refusal::NoParts)
+            }
         }
     }
 
@@ -200,7 +242,8 @@ mod tests {
             (FileRequest { expires_in: Some(Duration::MAX), ..request(&pdf) }, 300),
         ];
         for (request, expires_in) in table {
-            let expected = UploadDecision { method: UploadMethod::Post, expires_in: Duration::from_secs(expires_in) };
+            let expected =
+                UploadDecision { method: UploadMethod::Post, plan: None, expires_in: Duration::from_secs(expires_in) };
             assert_eq!(rules().decide_upload(&request), Ok(expected), "{request:?}");
         }
     }
@@ -262,6 +305,65 @@ mod tests {
         };
         assert_eq!(decide(&[UploadMethod::Post, UploadMethod::Put]), UploadMethod::Post);
         assert_eq!(decide(&[UploadMethod::Put, UploadMethod::Post]), UploadMethod::Put);
+    }
+
+    #[test]
+    fn large_files_go_in_parts_where_the_policy_and_the_client_let_them() {
+        use UploadMethod::{Multipart, Post, Put};
+        const MIB: u64 = 1 << 20;
+        const GIB: u64 = 1 << 30;
+        const TIB: u64 = 1 << 40;
+
+        let octets = "application/octet-stream".parse().unwrap();
+        let decide = |methods: &[UploadMethod], method, file_size, has_checksum| {
+            let rules = Rules { methods: methods.to_vec(), max_size: Rules::MAX_SIZE, ..Rules::default() };
+            let request = FileRequest { file_size, has_checksum, method, ..request(&octets) };
+            match rules.decide_upload(&request) {
+                Ok(UploadDecision { method, plan, .. }) => {
+                    assert_eq!(plan.is_some(), method == Multipart);
+                    Ok((method, plan.map_or(1, |plan| plan.part_count())))
+                }
+                Err(refusal) => Err(refusal.field()),
+            }
+        };
+        for (methods, method, file_size, has_checksum, expected) in [
+            // Above the threshold, and not at it.
+            (&[Put, Multipart][..], None, 100 * MIB, false, Ok((Put, 1))),
+            (&[Put, Multipart], None, 100 * MIB + 1, false, Ok((Multipart, 13))),
+            (&[Put, Post], None, 100 * MIB + 1, false, Ok((Put, 1))),
+            (&[Put, Multipart], Some(Put), 5 * GIB, false, Ok((Put, 1))),
+            (&[Put, Multipart], Some(Put), 5 * GIB + 1, false, Err("method")),
+            (&[Post, Put], None, 5 * GIB + 1, false, Err("method")),
+            (&[Put, Multipart], Some(Multipart), 1, false, Ok((Multipart, 1))),
+            (&[Put, Multipart], None, 5 * TIB, false, Ok((Multipart, 9_987))),
+            (&[Put, Multipart], None, 5 * TIB + 1, false, Err("file_size")),
+            // The first is the default also when it is multipart, but an empty file has no parts.
+            (&[Multipart, Put], None, 1, false, Ok((Multipart, 1))),
+            (&[Multipart, Put], None, 0, false, Ok((Put, 1))),
+            (&[Multipart, Put], Some(Multipart), 0, false, Err("file_size")),
+            (&[Multipart], None, 0, false, Err("file_size")),
+            // A checksum of the whole binds only a file that goes in one request.
+            (&[Multipart, Put], None, 200 * MIB, true, Ok((Put, 1))),
+            (&[Put, Multipart], None, 200 * MIB, true, Ok((Put, 1))),
+            (&[Multipart, Put], None, 5 * GIB + 1, true, Err("checksum_sha256")),
+            (&[Put, Multipart], Some(Multipart), 1, true, Err("checksum_sha256")),
+            (&[Multipart], None, 1, true, Err("checksum_sha256")),
+        ] {
+            let found = decide(methods, method, file_size, has_checksum);
+            assert_eq!(found, expected, "{methods:?} {method:?} {file_size} {has_checksum}");
+        }
+    }
+
+    #[test]
+    fn the_checksums_of_parts_are_not_asked_for_at_once() {
+        let pdf = "application/pdf".parse().unwrap();
+        let rules = Rules { methods: vec![UploadMethod::Put, UploadMethod::Multipart], ..rules() };
+        let decide = |method| {
+            let request = FileRequest { has_checksum: false, method: Some(method), ..request(&pdf) };
+            rules.decide_upload(&request).map(|decision| decision.method)
+        };
+        assert_eq!(decide(UploadMethod::Multipart), Ok(UploadMethod::Multipart));
+        assert_eq!(decide(UploadMethod::Put), Err(Refusal::ChecksumRequired));
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Timeline {
 }
 
 /// Settings that count only where they are not the default, because intents carry versions from before there were any.
-const LATER_SETTINGS: [&str; 2] = ["sniff", "inspection"];
+const LATER_SETTINGS: [&str; 4] = ["upload.multipart_above", "upload.part_size", "sniff", "inspection"];
 
 /// Hashes one line per setting and period. No name or value can hold a line break.
 fn version(policies: &BTreeMap<String, Timeline>) -> String {

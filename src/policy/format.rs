@@ -18,7 +18,7 @@ use toml::{
 use super::{Rules, document::Timeline};
 use crate::{
     config::{Problem, duration},
-    model::{ByteSize, Invalid, IpScope},
+    model::{ByteSize, Invalid, IpScope, PartPlan, UploadMethod},
 };
 
 /// The policy that decides requests which name none.
@@ -197,12 +197,27 @@ impl Reader<'_> {
             }
         }
         // Where a bound was refused, comparing its default would raise a problem that nobody wrote.
-        if self.problems.len() == problems && rules.min_size > rules.max_size {
-            let key = if table.contains_key("min_size") { "min_size" } else { "max_size" };
-            if let Some(value) = table.get(key) {
-                let rule = format!("min_size ({}) must be at most max_size ({})", rules.min_size, rules.max_size);
-                self.refuse(value.span(), format!("{path}.{key}"), rule);
-            }
+        if self.problems.len() != problems {
+            return;
+        }
+        if rules.min_size > rules.max_size {
+            let rule = format!("min_size ({}) must be at most max_size ({})", rules.min_size, rules.max_size);
+            self.refuse_one_of(["min_size", "max_size"], path, table, &rule);
+        }
+        if rules.max_size > Rules::MAX_SINGLE_SIZE && !rules.methods.contains(&UploadMethod::Multipart) {
+            let (max_size, single) = (rules.max_size, Rules::MAX_SINGLE_SIZE);
+            let rule = format!(
+                "max_size ({max_size}) above {single}, what S3 takes in one request, needs \"multipart\" in methods"
+            );
+            self.refuse_one_of(["max_size", "methods"], path, table, &rule);
+        }
+    }
+
+    /// Reports a rule about two settings at the first that the table has. Where it has none, they come from another
+    /// table, at which it was reported.
+    fn refuse_one_of(&mut self, keys: [&str; 2], path: &str, table: &DeTable<'_>, rule: &str) {
+        if let Some((key, value)) = keys.into_iter().find_map(|key| Some((key, table.get(key)?))) {
+            self.refuse(value.span(), format!("{path}.{key}"), rule);
         }
     }
 
@@ -219,9 +234,16 @@ impl Reader<'_> {
         match name {
             "methods" => self.set_list(&mut rules.methods, key, value),
             "upload.expires_in" => self.set(&mut rules.upload_expires_in, key, value, expires_in),
+            "upload.multipart_above" => {
+                self.set(&mut rules.multipart_above, key, value, |value| size(value, 0, Rules::MAX_SINGLE_SIZE));
+            }
+            "upload.part_size" => {
+                let smallest = PartPlan::SMALLEST_PART.bytes();
+                self.set(&mut rules.part_size, key, value, |value| size(value, smallest, PartPlan::LARGEST_PART));
+            }
             "download.expires_in" => self.set(&mut rules.download_expires_in, key, value, expires_in),
-            "min_size" => self.set(&mut rules.min_size, key, value, |value| size(value, 0)),
-            "max_size" => self.set(&mut rules.max_size, key, value, |value| size(value, 1)),
+            "min_size" => self.set(&mut rules.min_size, key, value, |value| size(value, 0, Rules::MAX_SIZE)),
+            "max_size" => self.set(&mut rules.max_size, key, value, |value| size(value, 1, Rules::MAX_SIZE)),
             "content_types" => self.set_list(&mut rules.content_types, key, value),
             "key" => self.set(&mut rules.key, key, value, parsed),
             "readers" => self.set(&mut rules.readers, key, value, parsed),
@@ -303,18 +325,17 @@ fn seconds(value: &DeValue<'_>, allowed: RangeInclusive<Duration>) -> Result<Dur
     Ok(duration)
 }
 
-fn size(value: &DeValue<'_>, least: u64) -> Result<ByteSize, String> {
+fn size(value: &DeValue<'_>, least: u64, most: ByteSize) -> Result<ByteSize, String> {
     let size = match value {
         DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
             .map(ByteSize::from_bytes)
             .map_err(|_| format!("must be a number of bytes that is not negative, not {number}"))?,
         _ => parsed(value)?,
     };
-    if (least..=Rules::MAX_SIZE.bytes()).contains(&size.bytes()) {
+    if (least..=most.bytes()).contains(&size.bytes()) {
         Ok(size)
     } else {
-        let least = ByteSize::from_bytes(least);
-        Err(format!("must be {least} to {}, what S3 takes in one request, not {size}", Rules::MAX_SIZE))
+        Err(format!("must be {} to {most}, not {size}", ByteSize::from_bytes(least)))
     }
 }
 
@@ -359,7 +380,7 @@ mod tests {
         let table = [
             ("methods = []", "methods: must be a list in brackets with at least one item"),
             ("methods = \"put\"", "methods: must be a list in brackets with at least one item"),
-            ("methods = [\"multipart\"]", "methods[0]: must be \"put\" or \"post\", not \"multipart\""),
+            ("methods = [\"patch\"]", "methods[0]: must be \"put\", \"post\" or \"multipart\", not \"patch\""),
             ("methods = [\"put\", \"put\"]", "methods[1]: must not be repeated"),
             ("methods = [1]", "methods[0]: must be a string in quotes, not the number 1"),
             ("upload.expires_in = \"0s\"", "upload.expires_in: must be whole seconds from 1s to 7days, not \"0s\""),
@@ -378,9 +399,15 @@ mod tests {
                 "download.expires_in: must be whole seconds from 1s to 7days, not \"7d 1s\"",
             ),
             ("confirm.grace = \"31d\"", "confirm.grace: must be whole seconds from 0s to 30days, not \"31d\""),
-            ("max_size = \"6GiB\"", "max_size: must be 1B to 5GiB, what S3 takes in one request, not 6GiB"),
-            ("max_size = 5368709121", "max_size: must be 1B to 5GiB, what S3 takes in one request, not 5368709121B"),
-            ("max_size = 0", "max_size: must be 1B to 5GiB, what S3 takes in one request, not 0B"),
+            (
+                "max_size = 5368709121",
+                "max_size: max_size (5368709121B) above 5GiB, what S3 takes in one request, needs \"multipart\" in methods",
+            ),
+            ("max_size = \"6TiB\"", "max_size: must be 1B to 5TiB, not 6TiB"),
+            ("max_size = 0", "max_size: must be 1B to 5TiB, not 0B"),
+            ("upload.multipart_above = \"6GiB\"", "upload.multipart_above: must be 0B to 5GiB, not 6GiB"),
+            ("upload.part_size = \"4MiB\"", "upload.part_size: must be 5MiB to 5GiB, not 4MiB"),
+            ("upload.part_size = \"6GiB\"", "upload.part_size: must be 5MiB to 5GiB, not 6GiB"),
             ("max_size = -1", "max_size: must be a number of bytes that is not negative, not -1"),
             ("max_size = \"big\"", "max_size: must be a size such as \"512KiB\", \"100MiB\" or \"5GB\", not \"big\""),
             ("max_size = true", "max_size: must be a string in quotes, not a boolean"),
@@ -433,11 +460,11 @@ mod tests {
 stray = 1
 
 [policy.default]
-max_size = "6GiB"
+max_size = "6TiB"
 methods = [
     "post",
     "carrier pigeon",
-    "multipart",
+    "patch",
 ]
 upload.expires_in = "1m"
 upload.expire_in = "1m"
@@ -459,15 +486,16 @@ checksum = "required"
 checksum = "required"
 schedule = []
 "#;
-        let settings = "methods, upload.expires_in, download.expires_in, min_size, max_size, content_types, key, readers, \
-                        ip_scope, checksum, delivery, confirm.grace, sniff, inspection";
+        let settings = "methods, upload.expires_in, upload.multipart_above, upload.part_size, download.expires_in, \
+                        min_size, max_size, content_types, key, readers, ip_scope, checksum, delivery, confirm.grace, \
+                        sniff, inspection";
         assert_eq!(
             problems(text),
             [
                 "2 stray: is unknown: the file holds [policy.NAME] tables",
-                "5 policy.default.max_size: must be 1B to 5GiB, what S3 takes in one request, not 6GiB",
-                "8 policy.default.methods[1]: must be \"put\" or \"post\", not \"carrier pigeon\"",
-                "9 policy.default.methods[2]: must be \"put\" or \"post\", not \"multipart\"",
+                "5 policy.default.max_size: must be 1B to 5TiB, not 6TiB",
+                "8 policy.default.methods[1]: must be \"put\", \"post\" or \"multipart\", not \"carrier pigeon\"",
+                "9 policy.default.methods[2]: must be \"put\", \"post\" or \"multipart\", not \"patch\"",
                 &format!("12 policy.default.upload.expire_in: is unknown: the settings of a policy are {settings}"),
                 "14 policy.no good: must be named by 1 to 64 of the characters a-z, 0-9, _ and -",
                 "17 policy.default.schedule[0].from: must be a date and time with its offset (RFC 3339), such as \
@@ -533,10 +561,10 @@ schedule = []
         let parsed = parse(
             r#"
 [policy.default]
-methods = ["put"]
-upload = { expires_in = "7d" }
+methods = ["put", "multipart"]
+upload = { expires_in = "7d", multipart_above = "1GiB", part_size = "64MiB" }
 min_size = 1
-max_size = "5GiB"
+max_size = "5TiB"
 content_types = ["image/*", "application/pdf"]
 key = "t/{tenant}/{id}"
 readers = "tenant"
@@ -557,11 +585,13 @@ v6 = 48
         assert_eq!(
             settings.map(|(name, value)| format!("{name} = {value}")),
             [
-                "methods = put",
+                "methods = put, multipart",
                 "upload.expires_in = 7days",
+                "upload.multipart_above = 1GiB",
+                "upload.part_size = 64MiB",
                 "download.expires_in = 1s",
                 "min_size = 1B",
-                "max_size = 5GiB",
+                "max_size = 5TiB",
                 "content_types = image/*, application/pdf",
                 "key = t/{tenant}/{id}",
                 "readers = tenant",

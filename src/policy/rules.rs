@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::Serialize;
 
 use super::KeyTemplate;
-use crate::model::{ByteSize, Invalid, IpScope, MediaRange, UploadMethod};
+use crate::model::{ByteSize, Invalid, IpScope, MediaRange, PartPlan, UploadMethod};
 
 /// What one policy allows while no schedule entry changes it. The default is that of a policy without any key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +14,16 @@ pub struct Rules {
     pub methods: Vec<UploadMethod>,
     /// The longest life of an upload URL: whole seconds, 1 second to 7 days.
     pub upload_expires_in: Duration,
+    /// Where the policy has multipart: the size in bytes above which it is chosen unless the client asks for another
+    /// method. At most [`Rules::MAX_SINGLE_SIZE`], above which nothing else is possible.
+    pub multipart_above: ByteSize,
+    /// The size of a part, unless the file would have too many of them.
+    pub part_size: ByteSize,
     /// The longest life of a download URL: whole seconds, 1 second to 7 days.
     pub download_expires_in: Duration,
     /// The smallest allowed file.
     pub min_size: ByteSize,
-    /// The largest allowed file, at most [`Rules::MAX_SIZE`].
+    /// The largest allowed file: at most [`Rules::MAX_SINGLE_SIZE`], with multipart [`Rules::MAX_SIZE`].
     pub max_size: ByteSize,
     /// The allowed media types: at least one range.
     pub content_types: Vec<MediaRange>,
@@ -43,7 +48,9 @@ pub struct Rules {
 impl Rules {
     /// What S3 takes in a single `PUT Object` or `POST Object`: 5 GiB
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html>).
-    pub const MAX_SIZE: ByteSize = ByteSize::from_bytes(5 << 30);
+    pub const MAX_SINGLE_SIZE: ByteSize = ByteSize::from_bytes(5 << 30);
+    /// What it takes in parts.
+    pub const MAX_SIZE: ByteSize = PartPlan::LARGEST_FILE;
     /// The longest life of a presigned URL
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>, `X-Amz-Expires`).
     pub const MAX_EXPIRES_IN: Duration = Duration::from_hours(7 * 24);
@@ -52,10 +59,12 @@ impl Rules {
 
     /// Every setting by its key in the file with its value as the file could spell it: what is compared, and what a
     /// version is made of.
-    pub(super) fn settings(&self) -> [(&'static str, String); 14] {
+    pub(super) fn settings(&self) -> [(&'static str, String); 16] {
         [
             ("methods", join(&self.methods)),
             ("upload.expires_in", humantime::format_duration(self.upload_expires_in).to_string()),
+            ("upload.multipart_above", self.multipart_above.to_string()),
+            ("upload.part_size", self.part_size.to_string()),
             ("download.expires_in", humantime::format_duration(self.download_expires_in).to_string()),
             ("min_size", self.min_size.to_string()),
             ("max_size", self.max_size.to_string()),
@@ -77,6 +86,8 @@ impl Default for Rules {
         Self {
             methods: vec![UploadMethod::Post, UploadMethod::Put],
             upload_expires_in: Duration::from_mins(5),
+            multipart_above: ByteSize::from_bytes(100 << 20),
+            part_size: ByteSize::from_bytes(8 << 20),
             download_expires_in: Duration::from_mins(1),
             min_size: ByteSize::from_bytes(0),
             max_size: ByteSize::from_bytes(100 << 20),

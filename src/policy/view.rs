@@ -33,7 +33,7 @@ struct PlannedView<'a> {
 #[derive(Debug, Serialize)]
 struct RulesView<'a> {
     methods: &'a [UploadMethod],
-    upload: ExpiryView,
+    upload: UploadRulesView,
     download: ExpiryView,
     min_size: u64,
     max_size: u64,
@@ -47,6 +47,13 @@ struct RulesView<'a> {
     confirm: ConfirmView,
     sniff: SniffRule,
     inspection: InspectionRule,
+}
+
+#[derive(Debug, Serialize)]
+struct UploadRulesView {
+    expires_in: u64,
+    multipart_above: u64,
+    part_size: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,7 +85,11 @@ impl<'a> RulesView<'a> {
     fn of(rules: &'a Rules) -> Self {
         Self {
             methods: &rules.methods,
-            upload: ExpiryView { expires_in: rules.upload_expires_in.as_secs() },
+            upload: UploadRulesView {
+                expires_in: rules.upload_expires_in.as_secs(),
+                multipart_above: rules.multipart_above.bytes(),
+                part_size: rules.part_size.bytes(),
+            },
             download: ExpiryView { expires_in: rules.download_expires_in.as_secs() },
             min_size: rules.min_size.bytes(),
             max_size: rules.max_size.bytes(),
@@ -126,7 +137,7 @@ upload.expires_in = "2m"
         .unwrap();
         let rules = json!({
             "methods": ["post", "put"],
-            "upload": {"expires_in": 300},
+            "upload": {"expires_in": 300, "multipart_above": 104_857_600, "part_size": 8_388_608},
             "download": {"expires_in": 60},
             "min_size": 0,
             "max_size": 104_857_600,

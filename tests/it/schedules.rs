@@ -23,7 +23,7 @@ use presignd::{
     clock::Clock,
     config::SweeperConfig,
     db::{SettledVia, UploadIntent},
-    domain::{Caller, Confirmer, DomainError, IssueRequest, Service, Sweeper, UploadTarget},
+    domain::{Caller, Claim, Confirmer, DomainError, IssueRequest, Service, Sweeper, UploadTarget},
     model::{ETag, FileName, IntentId, IntentState, Metadata, Principal, Sha256Digest, UploadMethod},
 };
 use secrecy::ExposeSecret as _;
@@ -197,6 +197,7 @@ impl<'a> Stage<'a> {
             policy: "default".to_owned(),
             method: Some(method),
             checksum_sha256: checksum.then(|| digest(PROMISED)),
+            part_checksums: false,
             metadata: Metadata::default(),
             expires_in: None,
             form_return: None,
@@ -253,15 +254,16 @@ impl<'a> Stage<'a> {
             Act::Send(bytes) => self.send(upload, bytes).await,
             Act::Confirm => {
                 let confirmer = Confirmer::Owner(&self.owner);
-                self.observe(upload, self.service.confirm_upload(id, confirmer, None).await).await;
+                self.observe(upload, self.service.confirm_upload(id, confirmer, Claim::default()).await).await;
             }
             Act::ConfirmByToken => {
                 let confirmer = Confirmer::Token(&upload.token);
-                self.observe(upload, self.service.confirm_upload(id, confirmer, None).await).await;
+                self.observe(upload, self.service.confirm_upload(id, confirmer, Claim::default()).await).await;
             }
             Act::Event => {
                 let intent = self.service.database.upload(id).await.unwrap().expect("its row");
-                self.observe(upload, self.service.confirm_intent(intent, SettledVia::Event, None).await).await;
+                self.observe(upload, self.service.confirm_intent(intent, SettledVia::Event, Claim::default()).await)
+                    .await;
             }
             Act::Sweep => {
                 self.sweeper.sweep_batch().await.expect("the database answers");

@@ -30,6 +30,8 @@ pub struct UploadAccount {
     pub etag: Option<ETag>,
     /// Version of the verified object.
     pub version_id: Option<String>,
+    /// The store's id of its multipart upload.
+    pub multipart_upload_id: Option<String>,
     /// When the sweeper looks at it next.
     pub look_at: Option<DateTime<Utc>>,
 }

@@ -62,7 +62,10 @@ impl Sweeper {
     }
 }
 
-/// Whether the client may still be sending it. A copy of ours is not: none takes that long.
+/// Whether it is the one that the client sends the parts of. A copy of ours is not: none takes that long. Nor is one
+/// that was begun for an upload which could not be recorded, or was recorded with another.
 fn is_wanted(account: &UploadAccount, multipart: &OpenMultipart) -> bool {
-    account.state == IntentState::Issued && account.object_key.as_str() == multipart.key
+    account.state == IntentState::Issued
+        && account.object_key.as_str() == multipart.key
+        && account.multipart_upload_id.as_deref() == Some(multipart.upload_id.as_str())
 }

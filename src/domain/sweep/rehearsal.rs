@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::Sweeper;
 use crate::{
     db::UploadIntent,
-    domain::{DomainError, confirm},
+    domain::{DomainError, confirm, multipart::missing_parts},
     model::IntentState,
 };
 
@@ -61,6 +61,13 @@ impl Sweeper {
         }
     }
 
+    /// Whether an upload without an object would be given one.
+    async fn has_all_parts(&self, upload: &UploadIntent) -> Result<bool, DomainError> {
+        let Some(multipart) = upload.multipart() else { return Ok(false) };
+        let parts = self.service.store.parts(&upload.object_key, multipart.upload_id).await?;
+        Ok(parts.is_some_and(|parts| missing_parts(&multipart.plan, &parts).is_none()))
+    }
+
     async fn rehearse_look(
         &self,
         upload: &UploadIntent,
@@ -78,6 +85,7 @@ impl Sweeper {
                     Some(head) if is_over && head.last_modified.is_some_and(|at| at > upload.confirm_until) => {
                         rehearsal.expire += 1;
                     }
+                    None if self.has_all_parts(upload).await? => rehearsal.confirm += 1,
                     None => rehearsal.wait += 1,
                     Some(head) if confirm::size_and_type_mismatches(upload, &head).is_empty() => rehearsal.confirm += 1,
                     Some(_) => rehearsal.reject += 1,

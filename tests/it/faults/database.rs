@@ -10,7 +10,7 @@ use futures_util::{FutureExt as _, future::join_all};
 use presignd::{
     clock::Clock,
     config::DatabaseConfig,
-    db::{Database, DbError, Ledger, UploadIntent},
+    db::{Database, DbError, Ledger, PartColumns, UploadIntent},
     model::{ByteSize, ContentType, FileName, IntentId, IntentState, Metadata, ObjectKey, UploadMethod},
 };
 use reqwest::{Method, StatusCode};
@@ -299,5 +299,6 @@ fn intent() -> UploadIntent {
         version_id: None,
         mismatches: None,
         stored_key: None,
+        parts: PartColumns::default(),
     }
 }

@@ -1,0 +1,5 @@
+ALTER TABLE upload_intents
+    DROP COLUMN multipart_upload_id,
+    DROP COLUMN part_size,
+    DROP COLUMN part_count,
+    DROP COLUMN has_part_checksums;

@@ -1,0 +1,270 @@
+//! Multipart: the parts of an upload are signed, listed and put together.
+//!
+//! Clients get URLs for nothing but the parts. The multipart upload is begun, completed and given up by the service
+//! itself, so nobody else can make an object of the parts, whatever conditions the store honours.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::SubsecRound as _;
+
+use super::{BrokenRule, Caller, DomainError, Service, url_end};
+use crate::{
+    db::{MultipartUpload, PartColumns, UploadIntent},
+    model::{
+        ETag, IntentId, IntentState, ObjectKey, PartNumber, PartPlan, PlannedPart, Principal, Scope, Sha256Digest,
+    },
+    s3::{Access, MultipartAttributes, StoredPart},
+    signing::PresignedUrl,
+};
+
+/// Broken rules told at once: who sends thousands of wrong numbers does not read thousands of sentences.
+const MOST_RULES: usize = 20;
+
+/// Missing parts named at once.
+const MOST_MISSING: usize = 20;
+
+/// The parts that a client wants to send, as it names them.
+#[derive(Debug, Clone)]
+pub struct PartsRequest {
+    /// Their numbers.
+    pub part_numbers: Vec<u64>,
+    /// Their digests, by number.
+    pub checksums_sha256: BTreeMap<u64, Sha256Digest>,
+}
+
+/// A part that may be sent.
+#[derive(Debug)]
+pub struct SignedPart {
+    /// Which one.
+    pub number: PartNumber,
+    /// Where its bytes go.
+    pub url: PresignedUrl,
+}
+
+/// What the store has of a multipart upload.
+#[derive(Debug)]
+pub struct UploadedParts {
+    /// The parts that there are to be.
+    pub plan: PartPlan,
+    /// Those that were sent, in order.
+    pub parts: Vec<StoredPart>,
+}
+
+/// A part that a client says it has sent.
+#[derive(Debug, Clone)]
+pub struct ClaimedPart {
+    /// Which one.
+    pub number: PartNumber,
+    /// What the store answered it with.
+    pub etag: ETag,
+}
+
+/// Parts that the store does not have, or not in the planned length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingParts {
+    /// The first of them.
+    pub first: Vec<PartNumber>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl Service {
+    /// Presigns parts of the caller's upload, in the order in which they are asked for, until the upload's URLs end.
+    /// Changes nothing: what is handed out is what issuing or renewing has allowed.
+    ///
+    /// # Errors
+    /// When the caller does not own the upload or is in another network than it was issued for, its URLs have ended, or
+    /// any of the parts is not in its plan. Then none is signed.
+    pub async fn sign_parts(
+        &self,
+        caller: Caller<'_>,
+        id: IntentId,
+        request: &PartsRequest,
+    ) -> Result<Vec<SignedPart>, DomainError> {
+        caller.require(Scope::Upload)?;
+        let intent = self.owned_upload(caller.principal, id).await?;
+        let multipart = open_multipart(&intent)?;
+        let now = self.clock.now();
+        let document = self.policies.current();
+        if document.policy(&intent.policy, now).is_none() {
+            return Err(DomainError::PolicyWithdrawn(intent.policy.clone()));
+        }
+        let parts = request.planned(&multipart)?;
+        if intent.client_network.is_some_and(|network| !network.contains(caller.address)) {
+            return Err(DomainError::NetworkChanged);
+        }
+        if now >= intent.expires_at {
+            return Err(DomainError::RenewRequired);
+        }
+        let left = (intent.expires_at - now.trunc_subsecs(0)).to_std().unwrap_or_default();
+        let signer = self.sessions.signer(intent.client_network, Access::Upload, document.longest_expiry()).await?;
+        let (life, _) = url_end(now, left, &signer);
+        let signer = signer.part_signer(&intent.object_key, multipart.upload_id, now, life)?;
+        let signed = parts
+            .into_iter()
+            .map(|(part, checksum)| SignedPart { number: part.number(), url: signer.presign(part, checksum) });
+        Ok(signed.collect())
+    }
+
+    /// What the store has of the upload: what is left to send after a break is the rest.
+    ///
+    /// # Errors
+    /// When `principal` does not own it, it has no parts or is settled, or the store cannot be asked now.
+    pub async fn uploaded_parts(&self, principal: &Principal, id: IntentId) -> Result<UploadedParts, DomainError> {
+        if !principal.has(Scope::Upload) {
+            return Err(DomainError::ScopeMissing(Scope::Upload));
+        }
+        let intent = self.owned_upload(principal, id).await?;
+        let multipart = open_multipart(&intent)?;
+        let parts = self.store.parts(&intent.object_key, multipart.upload_id).await?;
+        Ok(UploadedParts { plan: multipart.plan, parts: parts.ok_or(DomainError::PartsGone)? })
+    }
+
+    /// Begins a multipart upload at the store, before its row is written: one that a crash leaves without a row is
+    /// found by the sweeper in the bucket.
+    pub(super) async fn begin_parts(
+        &self,
+        key: &ObjectKey,
+        plan: &PartPlan,
+        attributes: MultipartAttributes,
+    ) -> Result<PartColumns, DomainError> {
+        let has_checksums = attributes.has_checksums;
+        let upload_id = self.store.begin_multipart(key, attributes).await?;
+        Ok(PartColumns::of(upload_id, plan, has_checksums))
+    }
+
+    /// Gives up what was begun for an upload that is not recorded. Best effort: the sweeper does the same.
+    pub(super) async fn forget_parts(&self, key: &ObjectKey, upload_id: &str) {
+        if let Err(error) = self.store.abort_multipart(key.as_str(), upload_id).await {
+            log::info!("a multipart upload without a record is left for the sweeper: {error}");
+        }
+    }
+
+    /// Makes the object of the parts, if every part of the plan is there and is what `claimed` says.
+    ///
+    /// The store is told the `ETag`s that were listed here, so a part that is replaced meanwhile ends in a refusal and
+    /// not in an object that nobody has looked at.
+    ///
+    /// # Errors
+    /// [`DomainError::PartsMissing`] when some are not there; [`DomainError::PartsGone`] or [`DomainError::Incomplete`]
+    /// when another was faster, of which the object itself will tell.
+    pub(super) async fn assemble(
+        &self,
+        intent: &UploadIntent,
+        multipart: &MultipartUpload<'_>,
+        claimed: &[ClaimedPart],
+    ) -> Result<(), DomainError> {
+        let key = &intent.object_key;
+        let parts = self.store.parts(key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
+        if let Some(missing) = missing_parts(&multipart.plan, &parts) {
+            return Err(DomainError::PartsMissing(missing));
+        }
+        refuse_other_etags(claimed, &parts)?;
+        match self.store.complete_multipart(key, multipart.upload_id, &parts).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(DomainError::Incomplete),
+            // An answer that was lost, or that another got: the object tells.
+            Err(error) => {
+                if self.store.exists(key, None).await? {
+                    Ok(())
+                } else {
+                    Err(error.into())
+                }
+            }
+        }
+    }
+}
+
+impl PartsRequest {
+    /// The parts of the plan that are asked for, with the digests that they shall have.
+    fn planned(
+        &self,
+        multipart: &MultipartUpload<'_>,
+    ) -> Result<Vec<(PlannedPart, Option<&Sha256Digest>)>, DomainError> {
+        let (plan, most) = (&multipart.plan, usize::from(PartNumber::MAX));
+        let mut broken = Vec::new();
+        if self.part_numbers.is_empty() || self.part_numbers.len() > most {
+            let rule = format!("must be 1 to {most} numbers");
+            broken.push(BrokenRule {
+                field: "part_numbers".to_owned(),
+                rule,
+                received: self.part_numbers.len().into(),
+            });
+            return Err(DomainError::BrokenRules(broken));
+        }
+        let mut asked: HashMap<u64, usize> = HashMap::with_capacity(self.part_numbers.len());
+        let mut parts = Vec::with_capacity(self.part_numbers.len());
+        for (at, number) in self.part_numbers.iter().enumerate() {
+            let mut refuse = |field: String, rule: String| {
+                broken.push(BrokenRule { field, rule, received: (*number).into() });
+            };
+            let checksum = self.checksums_sha256.get(number);
+            match PartNumber::new(*number).and_then(|number| plan.part(number)) {
+                None => refuse(format!("part_numbers[{at}]"), format!("must be 1 to {}", plan.part_count())),
+                Some(_) if asked.insert(*number, at).is_some() => {
+                    refuse(format!("part_numbers[{at}]"), "must not be repeated".to_owned());
+                }
+                Some(_) if multipart.has_checksums && checksum.is_none() => {
+                    let rule = "must be given: every part of this upload needs its SHA-256, base64".to_owned();
+                    refuse(format!("checksums_sha256.{number}"), rule);
+                }
+                Some(part) => parts.push((part, checksum)),
+            }
+            if broken.len() == MOST_RULES {
+                return Err(DomainError::BrokenRules(broken));
+            }
+        }
+        for number in self.checksums_sha256.keys() {
+            let rule = if !multipart.has_checksums {
+                "must be left out: this upload was not issued with part_checksums"
+            } else if !asked.contains_key(number) {
+                "must be of a part in part_numbers"
+            } else {
+                continue;
+            };
+            let field = format!("checksums_sha256.{number}");
+            broken.push(BrokenRule { field, rule: rule.to_owned(), received: (*number).into() });
+            if broken.len() == MOST_RULES {
+                break;
+            }
+        }
+        if broken.is_empty() { Ok(parts) } else { Err(DomainError::BrokenRules(broken)) }
+    }
+}
+
+/// The multipart upload of an upload whose parts may still be sent.
+fn open_multipart(intent: &UploadIntent) -> Result<MultipartUpload<'_>, DomainError> {
+    let multipart = intent.multipart().ok_or(DomainError::NotMultipart)?;
+    match intent.state {
+        IntentState::Issued => Ok(multipart),
+        IntentState::Expired => Err(DomainError::Expired),
+        state => Err(DomainError::InvalidState(state)),
+    }
+}
+
+/// What is missing of `plan`. A part of another length is none: it is the one to send again.
+pub(super) fn missing_parts(plan: &PartPlan, parts: &[StoredPart]) -> Option<MissingParts> {
+    let sizes: HashMap<PartNumber, u64> = parts.iter().map(|part| (part.number, part.size)).collect();
+    let is_missing = |part: &PlannedPart| sizes.get(&part.number()) != Some(&part.length());
+    let mut missing = plan.parts().filter(is_missing).map(PlannedPart::number);
+    let first: Vec<PartNumber> = missing.by_ref().take(MOST_MISSING).collect();
+    let count = first.len() + missing.count();
+    (count > 0).then_some(MissingParts { first, count })
+}
+
+fn refuse_other_etags(claimed: &[ClaimedPart], parts: &[StoredPart]) -> Result<(), DomainError> {
+    let etags: HashMap<PartNumber, &ETag> = parts.iter().map(|part| (part.number, &part.etag)).collect();
+    for (at, claim) in claimed.iter().enumerate() {
+        match etags.get(&claim.number) {
+            Some(etag) if **etag == claim.etag => {}
+            found => {
+                return Err(DomainError::EtagMismatch {
+                    field: format!("parts[{at}].etag"),
+                    claimed: claim.etag.to_string(),
+                    found: found.map(ToString::to_string),
+                });
+            }
+        }
+    }
+    Ok(())
+}
