@@ -69,7 +69,7 @@ fn presign_post_form(bencher: Bencher<'_, '_>) {
     let (signer, key, metadata) = (signer(None), key(), Metadata::default());
     let form = PostForm {
         key: &key,
-        content_length: 77_000,
+        content_length: 77_000..=77_000,
         content_type: "application/pdf",
         checksum_sha256: None,
         metadata: &metadata,

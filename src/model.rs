@@ -15,10 +15,11 @@ pub mod network;
 pub mod object_key;
 pub mod principal;
 pub mod public_address;
+pub mod size_promise;
 
 pub use byte_size::ByteSize;
 pub use content_type::{ContentType, MediaRange};
-pub use digest::{ETag, Sha256Digest};
+pub use digest::{ETag, Md5Digest, Sha256Digest};
 pub use event::EventType;
 pub use file_name::FileName;
 pub use intent::{IntentEvent, IntentId, IntentState, Transition, UploadMethod};
@@ -28,6 +29,7 @@ pub use network::{ClientNetwork, IpScope};
 pub use object_key::ObjectKey;
 pub use principal::{Principal, Scope};
 pub use public_address::is_globally_reachable;
+pub use size_promise::SizePromise;
 
 /// A value that a rule refused. The message states the rule and never echoes secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,4 @@
 ALTER TABLE upload_intents
     DROP COLUMN multipart_upload_id,
     DROP COLUMN part_size,
-    DROP COLUMN part_count,
     DROP COLUMN has_part_checksums;

@@ -125,7 +125,7 @@ diesel::table! {
         bucket -> Text,
         /// Key that the client writes to; its last segment is file_name in JSON.
         object_key -> Text,
-        /// Promised size in bytes, bound in the signature.
+        /// Promised size in bytes, bound in the signature: exact, or where file_size_is_limit the largest allowed. Of a verified object, its size.
         file_size -> Int8,
         /// Promised media type, bound in the signature.
         content_type -> Text,
@@ -167,12 +167,12 @@ diesel::table! {
         owner_key -> Int8,
         /// The store's id of the multipart upload; null for other methods.
         multipart_upload_id -> Nullable<Text>,
-        /// Length in bytes of every part but for the last, which has the rest; null for other methods than multipart.
+        /// Length in bytes of every part but for the last, which has the rest; null where the client cuts the file as it likes, and for other methods than multipart.
         part_size -> Nullable<Int8>,
-        /// Number of parts; null for other methods than multipart.
-        part_count -> Nullable<Int4>,
         /// Whether every part is bound to its SHA-256, which the store has to know from the beginning; null for other methods than multipart.
         has_part_checksums -> Nullable<Bool>,
+        /// Whether the client did not know the size, so that file_size is a limit; false once an object was verified.
+        file_size_is_limit -> Bool,
     }
 }
 

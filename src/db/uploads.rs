@@ -14,7 +14,7 @@ use diesel::{
         SelectableHelper as _,
     },
     result::Error as DieselError,
-    sql_types::{self, BigInt, Binary, Bool, Integer, Jsonb, Nullable, Text, Timestamptz},
+    sql_types::{self, BigInt, Binary, Bool, Jsonb, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::model::{
     ByteSize, ClientNetwork, ContentType, ETag, FileName, IntentEvent, IntentId, IntentState, Metadata, ObjectKey,
-    PartPlan, Principal, Sha256Digest, UploadMethod,
+    PartNumber, PartPlan, Principal, Sha256Digest, SizePromise, UploadMethod,
 };
 
 /// A row: what was promised to whom, and what became of it.
@@ -54,8 +54,10 @@ pub struct UploadIntent {
     pub bucket: String,
     /// Key that the client writes to.
     pub object_key: ObjectKey,
-    /// Promised size.
+    /// Promised size, or the limit where that is what was promised; of a verified object, its size.
     pub file_size: ByteSize,
+    /// Whether [`UploadIntent::file_size`] is a limit.
+    pub file_size_is_limit: bool,
     /// Promised media type.
     pub content_type: ContentType,
     /// Promised digest.
@@ -95,23 +97,22 @@ pub struct UploadIntent {
     pub parts: PartColumns,
 }
 
-/// The columns that only multipart uploads have. Either all are there or none.
+/// The columns that only multipart uploads have. All are there but for the size of parts that the client cuts as it
+/// likes, or none.
 #[derive(Debug, Clone, Default, Queryable, Selectable)]
 #[diesel(table_name = upload_intents, check_for_backend(Pg))]
 pub struct PartColumns {
     multipart_upload_id: Option<String>,
     part_size: Option<ByteSize>,
-    part_count: Option<i32>,
     has_part_checksums: Option<bool>,
 }
 
 impl PartColumns {
     /// Those of a multipart upload.
-    pub fn of(upload_id: String, plan: &PartPlan, has_checksums: bool) -> Self {
+    pub fn of(upload_id: String, plan: Option<&PartPlan>, has_checksums: bool) -> Self {
         Self {
             multipart_upload_id: Some(upload_id),
-            part_size: Some(ByteSize::from_bytes(plan.part_size())),
-            part_count: Some(plan.part_count().into()),
+            part_size: plan.map(|plan| ByteSize::from_bytes(plan.part_size())),
             has_part_checksums: Some(has_checksums),
         }
     }
@@ -122,8 +123,10 @@ impl PartColumns {
 pub struct MultipartUpload<'a> {
     /// The store's id of it.
     pub upload_id: &'a str,
-    /// Which parts it has.
-    pub plan: PartPlan,
+    /// Which parts it has; none where the client cuts the file as it likes.
+    pub plan: Option<PartPlan>,
+    /// The highest number that a part may have.
+    pub most_parts: u16,
     /// Whether every part is bound to its SHA-256.
     pub has_checksums: bool,
 }
@@ -132,14 +135,24 @@ impl UploadIntent {
     /// The multipart upload, if that is the method.
     pub fn multipart(&self) -> Option<MultipartUpload<'_>> {
         let PartColumns { multipart_upload_id, part_size, has_part_checksums, .. } = &self.parts;
-        let plan = PartPlan::with_part_size(self.file_size.bytes(), part_size.as_ref()?.bytes()).ok()?;
         let (upload_id, has_checksums) = (multipart_upload_id.as_deref()?, (*has_part_checksums)?);
-        Some(MultipartUpload { upload_id, plan, has_checksums })
+        let plan = |size: &ByteSize| PartPlan::with_part_size(self.file_size.bytes(), size.bytes());
+        let plan = part_size.as_ref().map(plan).transpose().ok()?;
+        // Parts of the smallest size, because S3 takes no more of a file of this size.
+        let smallest = self.file_size.bytes().div_ceil(PartPlan::SMALLEST_PART.bytes());
+        let most = u16::try_from(smallest).unwrap_or(u16::MAX).clamp(1, PartNumber::MAX);
+        let most_parts = plan.map_or(most, |plan| plan.part_count());
+        Some(MultipartUpload { upload_id, plan, most_parts, has_checksums })
     }
 
     /// Where the verified object lies.
     pub fn verified_key(&self) -> &ObjectKey {
         self.stored_key.as_ref().unwrap_or(&self.object_key)
+    }
+
+    /// What was promised of the size; of a verified object, what it is.
+    pub fn size_promise(&self) -> SizePromise {
+        if self.file_size_is_limit { SizePromise::AtMost(self.file_size) } else { SizePromise::Exact(self.file_size) }
     }
 
     /// Whether `principal` issued this upload.
@@ -195,6 +208,8 @@ pub struct Settlement {
 pub struct VerifiedObject {
     /// Its key, where the client wrote to another.
     pub stored_key: Option<ObjectKey>,
+    /// Its size.
+    pub size: ByteSize,
     /// Its `ETag`.
     pub etag: ETag,
     /// Its version, where the bucket is versioned.
@@ -368,6 +383,8 @@ async fn transition(
     let sources: Vec<&str> = settlement.event.sources().map(IntentState::as_str).collect();
     let object = settlement.object.as_ref().map(|object| {
         (
+            upload_intents::file_size.eq(stored_bytes(object.size)),
+            upload_intents::file_size_is_limit.eq(false),
             upload_intents::etag.eq(object.etag.as_str()),
             upload_intents::version_id.eq(object.version_id.as_deref()),
             upload_intents::stored_key.eq(object.stored_key.as_ref().map(ObjectKey::as_str)),
@@ -421,6 +438,11 @@ fn owner_key(issuer: &str, subject: &str) -> i64 {
     context.finish().as_ref().first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
 }
 
+/// A size as its column holds it. No object comes near the end of that.
+fn stored_bytes(size: ByteSize) -> i64 {
+    size.bytes().try_into().unwrap_or(i64::MAX)
+}
+
 /// Writes all of `rows` with one statement.
 pub(super) async fn insert(rows: &[&UploadIntent], connection: &mut AsyncPgConnection) -> QueryResult<usize> {
     InsertUploads::new(rows).execute(connection).await
@@ -436,7 +458,8 @@ group_insert! {
         upload_to: &'a str as Text = row.upload_to.as_str();
         bucket: &'a str as Text = row.bucket.as_str();
         object_key: &'a str as Text = row.object_key.as_str();
-        file_size: i64 as BigInt = row.file_size.bytes().try_into().unwrap_or(i64::MAX);
+        file_size: i64 as BigInt = stored_bytes(row.file_size);
+        file_size_is_limit: bool as Bool = row.file_size_is_limit;
         content_type: &'a str as Text = row.content_type.as_str();
         checksum_sha256: Option<&'a [u8]> as Nullable<Binary> = row.checksum_sha256.as_ref().map(|digest| &digest.as_bytes()[..]);
         metadata: serde_json::Value as Jsonb = row.metadata.to_json();
@@ -450,8 +473,7 @@ group_insert! {
         look_at: DateTime<Utc> as Timestamptz = row.expires_at + FIRST_LOOK;
         owner_key: i64 as BigInt = owner_key(&row.issuer, &row.subject);
         multipart_upload_id: Option<&'a str> as Nullable<Text> = row.parts.multipart_upload_id.as_deref();
-        part_size: Option<i64> as Nullable<BigInt> = row.parts.part_size.map(|size| size.bytes().try_into().unwrap_or(i64::MAX));
-        part_count: Option<i32> as Nullable<Integer> = row.parts.part_count;
+        part_size: Option<i64> as Nullable<BigInt> = row.parts.part_size.map(stored_bytes);
         has_part_checksums: Option<bool> as Nullable<Bool> = row.parts.has_part_checksums;
     }
 }

@@ -13,7 +13,8 @@ use super::{ClaimedPart, DomainError, Mismatch, Service, sniff};
 use crate::{
     db::{Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject},
     model::{
-        ETag, IntentEvent, IntentId, IntentState, ObjectKey, Principal, Scope, UploadMethod, object_key::ATTEMPT_DIGITS,
+        ByteSize, ETag, IntentEvent, IntentId, IntentState, ObjectKey, Principal, Scope, SizePromise, UploadMethod,
+        object_key::ATTEMPT_DIGITS,
     },
     policy::{InspectionRule, SniffRule},
     s3::ObjectHead,
@@ -123,6 +124,9 @@ impl Service {
                         Ok(()) => {}
                         // Another may have put it together since the store was asked.
                         Err(error @ (DomainError::PartsGone | DomainError::Incomplete)) => failure = error,
+                        Err(DomainError::Mismatched(mismatches)) => {
+                            return self.settle(&intent, via, Verdict::Rejected(mismatches)).await;
+                        }
                         Err(error) => return Err(error),
                     }
                     continue;
@@ -257,6 +261,7 @@ impl Service {
         }
         let object = VerifiedObject {
             stored_key: (*key != intent.object_key).then(|| key.clone()),
+            size: ByteSize::from_bytes(head.size),
             etag: head.etag,
             version_id: head.version_id,
         };
@@ -372,12 +377,8 @@ fn settled(intent: UploadIntent) -> Result<UploadIntent, DomainError> {
 
 pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead) -> Vec<Mismatch> {
     let mut mismatches = Vec::new();
-    if intent.file_size.bytes() != head.size {
-        mismatches.push(Mismatch {
-            field: "file_size".to_owned(),
-            expected: intent.file_size.bytes().into(),
-            found: head.size.into(),
-        });
+    if !intent.size_promise().admits(head.size) {
+        mismatches.push(size_mismatch(intent, head.size));
     }
     let found = head.content_type.as_deref().unwrap_or_default();
     if !intent.content_type.equivalent(found) {
@@ -388,6 +389,15 @@ pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead)
         });
     }
     mismatches
+}
+
+/// The promise of a size, which `found` does not keep.
+pub(super) fn size_mismatch(intent: &UploadIntent, found: u64) -> Mismatch {
+    let expected = match intent.size_promise() {
+        SizePromise::Exact(size) => size.bytes().into(),
+        SizePromise::AtMost(limit) => format!("at most {}", limit.bytes()).into(),
+    };
+    Mismatch { field: "file_size".to_owned(), expected, found: found.into() }
 }
 
 fn network_mismatch(intent: &UploadIntent, addresses: &[IpAddr]) -> Option<Mismatch> {

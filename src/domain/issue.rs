@@ -12,10 +12,10 @@ use crate::{
         idempotency::{IdempotencyKey, Recorded},
     },
     model::{
-        ByteSize, ClientNetwork, ContentType, FileName, IntentId, IntentState, Metadata, PartPlan, Scope, Sha256Digest,
-        UploadMethod,
+        ByteSize, ClientNetwork, ContentType, FileName, IntentId, IntentState, Md5Digest, Metadata, PartPlan, Scope,
+        Sha256Digest, SizePromise, UploadMethod,
     },
-    policy::{ChecksumRule, FileRequest, PolicyDocument, Rules},
+    policy::{ChecksumRule, FileRequest, PolicyDocument, Refusal, Rules, UploadDecision},
     s3::{Access, MultipartAttributes},
     signing::{Method, PostForm, PresignRequest, PresignedPost, PresignedUrl, Signer, SuccessAction},
 };
@@ -25,8 +25,8 @@ use crate::{
 pub struct IssueRequest {
     /// Name of the file.
     pub original_file_name: FileName,
-    /// Its exact size in bytes.
-    pub file_size: u64,
+    /// Its exact size in bytes; any that the policy allows when it is not known.
+    pub file_size: Option<u64>,
     /// Its media type; guessed from the extension when absent.
     pub content_type: Option<ContentType>,
     /// The policy to use.
@@ -37,6 +37,10 @@ pub struct IssueRequest {
     pub checksum_sha256: Option<Sha256Digest>,
     /// Whether every part shall be bound to its digest, where the method is multipart.
     pub part_checksums: bool,
+    /// Whether the client cuts the file as it likes, where the method is multipart.
+    pub free_parts: bool,
+    /// Its MD5, which is bound in the signature and not recorded: the store alone checks it, and only of a PUT.
+    pub content_md5: Option<Md5Digest>,
     /// What to store along with it.
     pub metadata: Metadata,
     /// A shorter life than the policy's.
@@ -65,8 +69,8 @@ pub enum UploadTarget {
     Post(PresignedPost),
     /// Parts, for each of which a URL has to be asked for.
     Multipart {
-        /// Which parts.
-        plan: PartPlan,
+        /// Which parts; none where the client cuts the file as it likes.
+        plan: Option<PartPlan>,
         /// Whether every part needs its SHA-256.
         has_checksums: bool,
         /// Until when URLs are to be had.
@@ -77,6 +81,7 @@ pub enum UploadTarget {
 /// What a policy allows one file, resolved to instants and a signer.
 pub(super) struct Grant {
     pub(super) method: UploadMethod,
+    pub(super) file_size: SizePromise,
     pub(super) plan: Option<PartPlan>,
     pub(super) network: Option<ClientNetwork>,
     pub(super) signer: Arc<Signer>,
@@ -112,11 +117,13 @@ impl Service {
         };
         let content_type =
             request.content_type.unwrap_or_else(|| ContentType::guess(request.original_file_name.as_str()));
+        let exactly = |bytes| SizePromise::Exact(ByteSize::from_bytes(bytes));
         let file = FileRequest {
-            file_size: request.file_size,
+            file_size: request.file_size.map_or(SizePromise::AtMost(rules.max_size), exactly),
             content_type: &content_type,
             has_checksum: request.checksum_sha256.is_some(),
             method: request.method,
+            free_parts: request.free_parts,
             expires_in: request.expires_in,
         };
         let grant = self.grant(caller, &document, &rules, &file, now).await?;
@@ -131,8 +138,8 @@ impl Service {
             if self.staged_methods.contains(&grant.method) { key.staged() } else { Ok(key) }
         });
         let object_key = object_key.map_err(DomainError::NoKey)?;
-        let parts = match grant.plan {
-            Some(plan) => {
+        let parts = match grant.method {
+            UploadMethod::Multipart => {
                 let attributes = MultipartAttributes {
                     content_type: Some(content_type.as_str().to_owned()),
                     metadata: request
@@ -142,9 +149,9 @@ impl Service {
                         .collect(),
                     has_checksums: request.part_checksums || rules.checksum == ChecksumRule::Required,
                 };
-                self.begin_parts(&object_key, &plan, attributes).await?
+                self.begin_parts(&object_key, grant.plan.as_ref(), attributes).await?
             }
-            None => PartColumns::default(),
+            UploadMethod::Put | UploadMethod::Post => PartColumns::default(),
         };
         let intent = Box::new(UploadIntent {
             id,
@@ -155,7 +162,8 @@ impl Service {
             upload_to: rules.key.upload_to().to_owned(),
             bucket: self.store.bucket().to_owned(),
             object_key,
-            file_size: ByteSize::from_bytes(request.file_size),
+            file_size: grant.file_size.largest(),
+            file_size_is_limit: grant.file_size.is_limit(),
             content_type,
             checksum_sha256: request.checksum_sha256,
             metadata: request.metadata,
@@ -176,7 +184,7 @@ impl Service {
             parts,
         });
         match self.record(intent, idempotency_key).await? {
-            Ok(intent) => self.signed(intent, &grant, now, form_return.as_ref()),
+            Ok(intent) => self.signed(intent, &grant, now, form_return.as_ref(), request.content_md5),
             Err(recorded) => self.replayed(caller, recorded, request.expires_in, form_return.as_ref()).await,
         }
     }
@@ -235,29 +243,35 @@ impl Service {
         let signer = self.sessions.signer(network, Access::Upload, document.longest_expiry()).await?;
         let (life, expires_at) = url_end(now, decision.expires_in, &signer);
         let grace = TimeDelta::from_std(rules.confirm_grace).unwrap_or_default();
-        let (method, plan) = (decision.method, decision.plan);
-        Ok(Grant { method, plan, network, signer, life, expires_at, confirm_until: expires_at + grace })
+        let UploadDecision { method, file_size, plan, .. } = decision;
+        Ok(Grant { method, file_size, plan, network, signer, life, expires_at, confirm_until: expires_at + grace })
     }
 
-    /// Signs what `intent` says, all of it and nothing else.
+    /// Signs what `intent` says, all of it; and beside that only what makes the signature stricter.
     pub(super) fn signed(
         &self,
         intent: Box<UploadIntent>,
         grant: &Grant,
         now: DateTime<Utc>,
         form_return: Option<&FormReturn>,
+        content_md5: Option<Md5Digest>,
     ) -> Result<IssuedUpload, DomainError> {
-        let length = intent.file_size.bytes();
         let target = match intent.method {
             UploadMethod::Put => {
+                let SizePromise::Exact(length) = intent.size_promise() else {
+                    return Err(Refusal::SizeRequired { why: "a PUT is signed for one size" }.into());
+                };
                 let mut headers = vec![
-                    ("content-length".into(), length.to_string().into()),
+                    ("content-length".into(), length.bytes().to_string().into()),
                     ("content-type".into(), intent.content_type.as_str().into()),
                     // The first write wins: the URL cannot replace what it, or anybody else, has written.
                     ("if-none-match".into(), "*".into()),
                 ];
                 if let Some(digest) = intent.checksum_sha256 {
                     headers.push(("x-amz-checksum-sha256".into(), digest.to_base64().into()));
+                }
+                if let Some(digest) = content_md5 {
+                    headers.push(("content-md5".into(), digest.to_base64().into()));
                 }
                 for (name, value) in intent.metadata.iter() {
                     headers.push((format!("x-amz-meta-{name}").into(), value.into()));
@@ -273,9 +287,11 @@ impl Service {
                 let success_action = redirect
                     .as_ref()
                     .map_or(SuccessAction::Status(201), |redirect| SuccessAction::Redirect(redirect.expose_secret()));
+                let largest = intent.file_size.bytes();
+                let least = if intent.file_size_is_limit { 0 } else { largest };
                 let form = PostForm {
                     key: &intent.object_key,
-                    content_length: length,
+                    content_length: least..=largest,
                     content_type: intent.content_type.as_str(),
                     checksum_sha256: intent.checksum_sha256.as_ref(),
                     metadata: &intent.metadata,

@@ -3,18 +3,18 @@
 //! Clients get URLs for nothing but the parts. The multipart upload is begun, completed and given up by the service
 //! itself, so nobody else can make an object of the parts, whatever conditions the store honours.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::SubsecRound as _;
 
-use super::{BrokenRule, Caller, DomainError, Service, url_end};
+use super::{BrokenRule, Caller, DomainError, Service, confirm::size_mismatch, url_end};
 use crate::{
     db::{MultipartUpload, PartColumns, UploadIntent},
     model::{
         ETag, IntentId, IntentState, ObjectKey, PartNumber, PartPlan, PlannedPart, Principal, Scope, Sha256Digest,
     },
     s3::{Access, MultipartAttributes, StoredPart},
-    signing::PresignedUrl,
+    signing::{Method, PresignRequest, PresignedUrl},
 };
 
 /// Broken rules told at once: who sends thousands of wrong numbers does not read thousands of sentences.
@@ -32,6 +32,14 @@ pub struct PartsRequest {
     pub checksums_sha256: BTreeMap<u64, Sha256Digest>,
 }
 
+/// A part that is asked for and can be signed.
+struct AskedPart<'a> {
+    number: PartNumber,
+    /// None where the client cuts the file as it likes.
+    planned: Option<PlannedPart>,
+    checksum: Option<&'a Sha256Digest>,
+}
+
 /// A part that may be sent.
 #[derive(Debug)]
 pub struct SignedPart {
@@ -44,8 +52,8 @@ pub struct SignedPart {
 /// What the store has of a multipart upload.
 #[derive(Debug)]
 pub struct UploadedParts {
-    /// The parts that there are to be.
-    pub plan: PartPlan,
+    /// The parts that there are to be; none where the client cuts the file as it likes.
+    pub plan: Option<PartPlan>,
     /// Those that were sent, in order.
     pub parts: Vec<StoredPart>,
 }
@@ -99,11 +107,15 @@ impl Service {
         let left = (intent.expires_at - now.trunc_subsecs(0)).to_std().unwrap_or_default();
         let signer = self.sessions.signer(intent.client_network, Access::Upload, document.longest_expiry()).await?;
         let (life, _) = url_end(now, left, &signer);
-        let signer = signer.part_signer(&intent.object_key, multipart.upload_id, now, life)?;
-        let signed = parts
-            .into_iter()
-            .map(|(part, checksum)| SignedPart { number: part.number(), url: signer.presign(part, checksum) });
-        Ok(signed.collect())
+        let parts_signer = signer.part_signer(&intent.object_key, multipart.upload_id, now, life)?;
+        let signed = parts.into_iter().map(|AskedPart { number, planned, checksum }| {
+            let url = match planned {
+                Some(part) => parts_signer.presign(part, checksum),
+                None => signer.presign(&free_part(&intent.object_key, multipart.upload_id, number), now, life)?,
+            };
+            Ok(SignedPart { number, url })
+        });
+        signed.collect()
     }
 
     /// What the store has of the upload: what is left to send after a break is the rest.
@@ -125,7 +137,7 @@ impl Service {
     pub(super) async fn begin_parts(
         &self,
         key: &ObjectKey,
-        plan: &PartPlan,
+        plan: Option<&PartPlan>,
         attributes: MultipartAttributes,
     ) -> Result<PartColumns, DomainError> {
         let has_checksums = attributes.has_checksums;
@@ -140,7 +152,8 @@ impl Service {
         }
     }
 
-    /// Makes the object of the parts, if every part of the plan is there and is what `claimed` says.
+    /// Makes the object of the parts, if every part of the plan is there and is what `claimed` says. Without a plan, what
+    /// `claimed` says is the only word on which parts there are to be.
     ///
     /// The store is told the `ETag`s that were listed here, so a part that is replaced meanwhile ends in a refusal and
     /// not in an object that nobody has looked at.
@@ -156,10 +169,13 @@ impl Service {
     ) -> Result<(), DomainError> {
         let key = &intent.object_key;
         let parts = self.store.parts(key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
-        if let Some(missing) = missing_parts(&multipart.plan, &parts) {
+        if let Some(missing) = multipart.plan.and_then(|plan| missing_parts(&plan, &parts)) {
             return Err(DomainError::PartsMissing(missing));
         }
         refuse_other_etags(claimed, &parts)?;
+        if multipart.plan.is_none() {
+            refuse_other_file(intent, claimed, &parts)?;
+        }
         match self.store.complete_multipart(key, multipart.upload_id, &parts).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(DomainError::Incomplete),
@@ -177,11 +193,8 @@ impl Service {
 
 impl PartsRequest {
     /// The parts of the plan that are asked for, with the digests that they shall have.
-    fn planned(
-        &self,
-        multipart: &MultipartUpload<'_>,
-    ) -> Result<Vec<(PlannedPart, Option<&Sha256Digest>)>, DomainError> {
-        let (plan, most) = (&multipart.plan, usize::from(PartNumber::MAX));
+    fn planned(&self, multipart: &MultipartUpload<'_>) -> Result<Vec<AskedPart<'_>>, DomainError> {
+        let most = usize::from(PartNumber::MAX);
         let mut broken = Vec::new();
         if self.part_numbers.is_empty() || self.part_numbers.len() > most {
             let rule = format!("must be 1 to {most} numbers");
@@ -199,8 +212,8 @@ impl PartsRequest {
                 broken.push(BrokenRule { field, rule, received: (*number).into() });
             };
             let checksum = self.checksums_sha256.get(number);
-            match PartNumber::new(*number).and_then(|number| plan.part(number)) {
-                None => refuse(format!("part_numbers[{at}]"), format!("must be 1 to {}", plan.part_count())),
+            match PartNumber::new(*number).filter(|number| number.get() <= multipart.most_parts) {
+                None => refuse(format!("part_numbers[{at}]"), format!("must be 1 to {}", multipart.most_parts)),
                 Some(_) if asked.insert(*number, at).is_some() => {
                     refuse(format!("part_numbers[{at}]"), "must not be repeated".to_owned());
                 }
@@ -208,7 +221,10 @@ impl PartsRequest {
                     let rule = "must be given: every part of this upload needs its SHA-256, base64".to_owned();
                     refuse(format!("checksums_sha256.{number}"), rule);
                 }
-                Some(part) => parts.push((part, checksum)),
+                Some(number) => {
+                    let planned = multipart.plan.and_then(|plan| plan.part(number));
+                    parts.push(AskedPart { number, planned, checksum });
+                }
             }
             if broken.len() == MOST_RULES {
                 return Err(DomainError::BrokenRules(broken));
@@ -250,6 +266,37 @@ pub(super) fn missing_parts(plan: &PartPlan, parts: &[StoredPart]) -> Option<Mis
     let first: Vec<PartNumber> = missing.by_ref().take(MOST_MISSING).collect();
     let count = first.len() + missing.count();
     (count > 0).then_some(MissingParts { first, count })
+}
+
+/// Refuses to put a file together that is not what was promised, where no plan says how long its parts are.
+fn refuse_other_file(intent: &UploadIntent, claimed: &[ClaimedPart], parts: &[StoredPart]) -> Result<(), DomainError> {
+    if claimed.is_empty() {
+        // More may be on their way.
+        return Err(DomainError::Incomplete);
+    }
+    let refuse = |rule: &str, received: u64| {
+        let (field, rule) = ("parts".to_owned(), rule.to_owned());
+        Err(DomainError::BrokenRules(vec![BrokenRule { field, rule, received: received.into() }]))
+    };
+    let claimed: BTreeSet<PartNumber> = claimed.iter().map(|part| part.number).collect();
+    if let Some(other) = parts.iter().find(|part| !claimed.contains(&part.number)) {
+        return refuse("must name every part that was sent, this one as well", other.number.get().into());
+    }
+    let all_but_last = parts.split_last().map_or(&[][..], |(_, rest)| rest);
+    if let Some(small) = all_but_last.iter().find(|part| part.size < PartPlan::SMALLEST_PART.bytes()) {
+        return refuse("must be of at least 5 MiB but for the last", small.number.get().into());
+    }
+    let size = parts.iter().map(|part| part.size).fold(0, u64::saturating_add);
+    if intent.size_promise().admits(size) {
+        return Ok(());
+    }
+    Err(DomainError::Mismatched(vec![size_mismatch(intent, size)]))
+}
+
+/// The request for a part whose length is the client's to choose.
+fn free_part<'a>(key: &'a ObjectKey, upload_id: &'a str, number: PartNumber) -> PresignRequest<'a> {
+    let query = vec![("partNumber".into(), number.to_string().into()), ("uploadId".into(), upload_id.into())];
+    PresignRequest { method: Method::Put, key, query, headers: Vec::new() }
 }
 
 fn refuse_other_etags(claimed: &[ClaimedPart], parts: &[StoredPart]) -> Result<(), DomainError> {

@@ -121,6 +121,8 @@ struct UploadData<'a> {
     state: &'static str,
     original_file_name: &'a str,
     file_size: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    file_size_is_limit: bool,
     file_type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     checksum_sha256: Option<String>,
@@ -155,6 +157,7 @@ impl<'a> From<&'a UploadIntent> for UploadData<'a> {
             state: upload.state.as_str(),
             original_file_name: upload.original_file_name.as_str(),
             file_size: upload.file_size.bytes(),
+            file_size_is_limit: upload.file_size_is_limit,
             file_type: upload.content_type.as_str(),
             checksum_sha256: upload.checksum_sha256.map(Sha256Digest::to_base64),
             metadata: &upload.metadata,

@@ -46,10 +46,11 @@ impl Service {
         let rules =
             document.policy(&intent.policy, now).ok_or_else(|| DomainError::PolicyWithdrawn(intent.policy.clone()))?;
         let file = FileRequest {
-            file_size: intent.file_size.bytes(),
+            file_size: intent.size_promise(),
             content_type: &intent.content_type,
             has_checksum: intent.checksum_sha256.is_some(),
             method: Some(intent.method),
+            free_parts: intent.multipart().is_some_and(|multipart| multipart.plan.is_none()),
             expires_in,
         };
         // Whether parts have checksums was settled when the store was told of the upload.
@@ -66,7 +67,7 @@ impl Service {
         };
         match self.database.renew_upload(intent.id, &renewal).await? {
             Outcome::Changed(intent) | Outcome::AlreadyThere(intent) => {
-                self.signed(Box::new(intent), &grant, now, form_return)
+                self.signed(Box::new(intent), &grant, now, form_return, None)
             }
             Outcome::NotAllowed(intent) => Err(DomainError::InvalidState(intent.state)),
             Outcome::Absent => Err(DomainError::NotFound),

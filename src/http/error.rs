@@ -339,7 +339,10 @@ impl From<Refusal> for ApiError {
                 Some(received.as_str().into())
             }
             Refusal::ExpiresInZero { received } => Some(received.as_secs().into()),
-            Refusal::ChecksumRequired | Refusal::ChecksumOfParts | Refusal::NoParts(_) => None,
+            Refusal::SizeRequired { .. }
+            | Refusal::ChecksumRequired
+            | Refusal::ChecksumOfParts
+            | Refusal::NoParts(_) => None,
         };
         let field = FieldError { received, ..FieldError::new(refusal.field(), &refusal) };
         Self::fields(ErrorCode::PolicyRefused, vec![field])

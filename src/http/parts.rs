@@ -138,8 +138,8 @@ impl<'a> From<&'a SignedPart> for SignedPartView<'a> {
 
 #[derive(Debug, Serialize)]
 struct UploadedPartsView<'a> {
-    part_size: u64,
-    part_count: u16,
+    part_size: Option<u64>,
+    part_count: Option<u16>,
     parts: Vec<UploadedPartView<'a>>,
 }
 
@@ -158,8 +158,8 @@ impl<'a> From<&'a UploadedParts> for UploadedPartsView<'a> {
             etag: part.etag.as_str(),
         };
         Self {
-            part_size: uploaded.plan.part_size(),
-            part_count: uploaded.plan.part_count(),
+            part_size: uploaded.plan.map(|plan| plan.part_size()),
+            part_count: uploaded.plan.map(|plan| plan.part_count()),
             parts: uploaded.parts.iter().map(view).collect(),
         }
     }

@@ -181,12 +181,14 @@ impl IssueUploadBody {
         match original_file_name {
             Some(original_file_name) if errors.is_empty() => Ok(IssueRequest {
                 original_file_name,
-                file_size: self.file_size.0,
+                file_size: Some(self.file_size.0),
                 content_type,
                 policy: self.policy.unwrap_or_else(|| "default".to_owned()),
                 method,
                 checksum_sha256,
                 part_checksums: self.part_checksums,
+                free_parts: false,
+                content_md5: None,
                 metadata,
                 expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
                 form_return,
@@ -335,6 +337,8 @@ pub(super) struct UploadView<'a> {
     original_file_name: &'a str,
     file_name: &'a str,
     file_size: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    file_size_is_limit: bool,
     file_type: &'a str,
     upload_to: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -408,8 +412,8 @@ enum TargetView<'a> {
     /// A request for each part, of which the URLs have to be asked for.
     Parts {
         method: &'static str,
-        part_size: u64,
-        part_count: u16,
+        part_size: Option<u64>,
+        part_count: Option<u16>,
         part_checksums: bool,
         parts_url: String,
         expires_at: DateTime<Utc>,
@@ -467,8 +471,8 @@ impl<'a> TargetView<'a> {
             }
             UploadTarget::Multipart { plan, has_checksums, expires_at } => Self::Parts {
                 method: "MULTIPART",
-                part_size: plan.part_size(),
-                part_count: plan.part_count(),
+                part_size: plan.map(|plan| plan.part_size()),
+                part_count: plan.map(|plan| plan.part_count()),
                 part_checksums: *has_checksums,
                 parts_url: format!("{upload_url}/parts"),
                 expires_at: *expires_at,
@@ -502,6 +506,7 @@ impl<'a> From<&'a UploadIntent> for UploadView<'a> {
             original_file_name: intent.original_file_name.as_str(),
             file_name: intent.object_key.file_name(),
             file_size: intent.file_size.bytes(),
+            file_size_is_limit: intent.file_size_is_limit,
             file_type: intent.content_type.as_str(),
             upload_to: &intent.upload_to,
             checksum_sha256: intent.checksum_sha256.map(Sha256Digest::to_base64),

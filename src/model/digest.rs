@@ -37,6 +37,28 @@ impl Sha256Digest {
     }
 }
 
+/// An MD5 digest: no proof against an attacker, but what older clients send for the store to check the bytes against.
+/// On the wire it is padded base64, the form of `Content-MD5` (RFC 1864).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Md5Digest([u8; 16]);
+
+impl Md5Digest {
+    /// Parses padded standard base64 of exactly 16 bytes.
+    ///
+    /// # Errors
+    /// When the text is anything else.
+    pub fn from_base64(text: &str) -> Result<Self, Invalid> {
+        let bytes = STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        let rule = "must be the base64 of an MD5 digest: 24 characters ending in \"==\" (not hexadecimal)";
+        bytes.map(Self).ok_or_else(|| Invalid::new(rule))
+    }
+
+    /// Padded standard base64.
+    pub fn to_base64(self) -> String {
+        STANDARD.encode(self.0)
+    }
+}
+
 /// An entity tag without its quotes, as S3 reports it for an object or a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ETag(String);
@@ -77,6 +99,15 @@ mod tests {
         assert_eq!(Sha256Digest::from_base64(text).unwrap().to_base64(), text);
         for bad in ["", "n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg", &"9f".repeat(32), "AAAA"] {
             assert!(Sha256Digest::from_base64(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn md5_round_trips_and_refuses_hexadecimal() {
+        let text = "XUFAKrxLKna5cZ2REBfFkg==";
+        assert_eq!(Md5Digest::from_base64(text).unwrap().to_base64(), text);
+        for bad in ["", "XUFAKrxLKna5cZ2REBfFkg", "5d41402abc4b2a76b9719d911017c592"] {
+            assert!(Md5Digest::from_base64(bad).is_err(), "{bad}");
         }
     }
 

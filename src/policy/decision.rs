@@ -3,19 +3,21 @@
 use std::{fmt, time::Duration};
 
 use super::{ChecksumRule, Readers, Rules, rules::join};
-use crate::model::{ByteSize, ContentType, Invalid, MediaRange, PartPlan, Principal, UploadMethod};
+use crate::model::{ByteSize, ContentType, Invalid, MediaRange, PartPlan, Principal, SizePromise, UploadMethod};
 
 /// What a client asks to upload.
 #[derive(Debug, Clone, Copy)]
 pub struct FileRequest<'a> {
-    /// The promised size in bytes.
-    pub file_size: u64,
+    /// The promised size.
+    pub file_size: SizePromise,
     /// The promised or guessed media type.
     pub content_type: &'a ContentType,
     /// Whether the client promises a SHA-256 checksum of the whole file.
     pub has_checksum: bool,
     /// The method asked for, or the first of the policy that suits the file.
     pub method: Option<UploadMethod>,
+    /// Whether the client cuts the file as it likes, where the method is multipart.
+    pub free_parts: bool,
     /// The URL's life asked for, or the policy's. It can only shorten.
     pub expires_in: Option<Duration>,
 }
@@ -25,7 +27,9 @@ pub struct FileRequest<'a> {
 pub struct UploadDecision {
     /// How the file is to be uploaded.
     pub method: UploadMethod,
-    /// The parts that it is to be uploaded in, if the method is multipart.
+    /// What is promised of its size.
+    pub file_size: SizePromise,
+    /// The parts that it is to be uploaded in, if the method is multipart and the client does not cut it as it likes.
     pub plan: Option<PartPlan>,
     /// The longest life of the URL: the shorter of what the policy allows and what was asked for, in whole seconds.
     pub expires_in: Duration,
@@ -49,6 +53,12 @@ pub enum Refusal {
         limit: ByteSize,
         /// The promised size in bytes.
         received: u64,
+    },
+    /// The size has to be known, and is not.
+    #[error("must be given: {why}")]
+    SizeRequired {
+        /// What needs it.
+        why: &'static str,
     },
     /// The media type lies in none of the policy's ranges.
     #[error("must be one of: {}; not {received}", join(allowed))]
@@ -93,7 +103,7 @@ impl Refusal {
     /// The field of the JSON request that is at fault.
     pub const fn field(&self) -> &'static str {
         match self {
-            Self::TooLarge { .. } | Self::TooSmall { .. } | Self::NoParts(_) => "file_size",
+            Self::TooLarge { .. } | Self::TooSmall { .. } | Self::SizeRequired { .. } | Self::NoParts(_) => "file_size",
             Self::ContentType { .. } => "file_type",
             Self::MethodNotAllowed { .. } | Self::TooLargeForOneRequest { .. } => "method",
             Self::ChecksumRequired | Self::ChecksumOfParts => "checksum_sha256",
@@ -114,19 +124,24 @@ impl fmt::Display for Bytes {
 impl Rules {
     /// Decides about an upload; of several reasons to refuse it gives the first in the order of [`Refusal`].
     pub fn decide_upload(&self, request: &FileRequest<'_>) -> Result<UploadDecision, Refusal> {
-        let received = request.file_size;
+        let received = request.file_size.largest().bytes();
         if received > self.max_size.bytes() {
             return Err(Refusal::TooLarge { limit: self.max_size, received });
         }
         if received < self.min_size.bytes() {
             return Err(Refusal::TooSmall { limit: self.min_size, received });
         }
+        if request.file_size.is_limit() && self.min_size.bytes() > 0 {
+            return Err(Refusal::SizeRequired {
+                why: "the policy has a min_size, and only a known size can be held to it",
+            });
+        }
         if !self.content_types.iter().any(|range| range.matches(request.content_type)) {
             let received = request.content_type.clone();
             return Err(Refusal::ContentType { allowed: self.content_types.clone(), received });
         }
         let (method, plan) = self.decide_method(request)?;
-        // The checksums of parts come with the parts.
+        // The checksums of parts come with the parts, which who cuts as they like knows nothing of.
         if self.checksum == ChecksumRule::Required && !request.has_checksum && plan.is_none() {
             return Err(Refusal::ChecksumRequired);
         }
@@ -135,7 +150,13 @@ impl Rules {
             Some(received) => self.upload_expires_in.min(Duration::from_secs(received.as_secs())),
             None => self.upload_expires_in,
         };
-        Ok(UploadDecision { method, plan, expires_in })
+        let file_size = match request.file_size {
+            SizePromise::AtMost(limit) if method != UploadMethod::Multipart => {
+                SizePromise::AtMost(limit.min(Self::MAX_SINGLE_SIZE))
+            }
+            promised => promised,
+        };
+        Ok(UploadDecision { method, file_size, plan, expires_in })
     }
 
     /// The method asked for, if it suits the file; or else the first of the policy that does, of large files multipart.
@@ -147,7 +168,8 @@ impl Rules {
             return self.plan(received, request).map(|plan| (received, plan));
         }
         let mut preferred = self.methods.clone();
-        if request.file_size > self.multipart_above.bytes() {
+        let is_large = matches!(request.file_size, SizePromise::Exact(size) if size > self.multipart_above);
+        if is_large {
             preferred.sort_by_key(|method| *method != UploadMethod::Multipart);
         }
         let mut refusal = None;
@@ -163,14 +185,22 @@ impl Rules {
 
     /// The parts of the file, where it travels in parts, if it can travel by `method` at all.
     fn plan(&self, method: UploadMethod, request: &FileRequest<'_>) -> Result<Option<PartPlan>, Refusal> {
+        let is_too_large = matches!(request.file_size, SizePromise::Exact(size) if size > Self::MAX_SINGLE_SIZE);
         match method {
-            UploadMethod::Put | UploadMethod::Post if request.file_size > Self::MAX_SINGLE_SIZE.bytes() => {
+            UploadMethod::Put if request.file_size.is_limit() => {
+                Err(Refusal::SizeRequired { why: "a PUT is held to a limit only by its exact size" })
+            }
+            UploadMethod::Put | UploadMethod::Post if is_too_large => {
                 Err(Refusal::TooLargeForOneRequest { received: method })
             }
             UploadMethod::Put | UploadMethod::Post => Ok(None),
             UploadMethod::Multipart if request.has_checksum => Err(Refusal::ChecksumOfParts),
+            UploadMethod::Multipart if request.free_parts => Ok(None),
+            UploadMethod::Multipart if request.file_size.is_limit() => {
+                Err(Refusal::SizeRequired { why: "a file of unknown size cannot be cut into parts" })
+            }
             UploadMethod::Multipart => {
-                PartPlan::new(request.file_size, self.part_size).map(Some).map_err(Refusal::NoParts)
+                PartPlan::new(request.file_size.largest().bytes(), self.part_size).map(Some).map_err(Refusal::NoParts)
             }
         }
     }
@@ -221,8 +251,13 @@ mod tests {
         }
     }
 
+    fn exactly(bytes: u64) -> SizePromise {
+        SizePromise::Exact(ByteSize::from_bytes(bytes))
+    }
+
     fn request(content_type: &ContentType) -> FileRequest<'_> {
-        FileRequest { file_size: 100, content_type, has_checksum: true, method: None, expires_in: None }
+        let file_size = exactly(100);
+        FileRequest { file_size, content_type, has_checksum: true, method: None, free_parts: false, expires_in: None }
     }
 
     #[test]
@@ -232,8 +267,8 @@ mod tests {
         let seconds = |n| Some(Duration::from_secs(n));
         let table = [
             (request(&pdf), 300),
-            (FileRequest { file_size: 10, ..request(&png) }, 300),
-            (FileRequest { file_size: 1024, ..request(&png) }, 300),
+            (FileRequest { file_size: exactly(10), ..request(&png) }, 300),
+            (FileRequest { file_size: exactly(1024), ..request(&png) }, 300),
             (FileRequest { method: Some(UploadMethod::Post), ..request(&pdf) }, 300),
             (FileRequest { expires_in: seconds(1), ..request(&pdf) }, 1),
             (FileRequest { expires_in: seconds(120), ..request(&pdf) }, 120),
@@ -242,8 +277,9 @@ mod tests {
             (FileRequest { expires_in: Some(Duration::MAX), ..request(&pdf) }, 300),
         ];
         for (request, expires_in) in table {
+            let expires_in = Duration::from_secs(expires_in);
             let expected =
-                UploadDecision { method: UploadMethod::Post, plan: None, expires_in: Duration::from_secs(expires_in) };
+                UploadDecision { method: UploadMethod::Post, file_size: request.file_size, plan: None, expires_in };
             assert_eq!(rules().decide_upload(&request), Ok(expected), "{request:?}");
         }
     }
@@ -254,17 +290,17 @@ mod tests {
         let text = "text/plain".parse().unwrap();
         let table = [
             (
-                FileRequest { file_size: 1025, ..request(&pdf) },
+                FileRequest { file_size: exactly(1025), ..request(&pdf) },
                 "file_size",
                 "must be at most 1KiB (1024 bytes), not 1025 bytes",
             ),
             (
-                FileRequest { file_size: u64::MAX, ..request(&pdf) },
+                FileRequest { file_size: exactly(u64::MAX), ..request(&pdf) },
                 "file_size",
                 "must be at most 1KiB (1024 bytes), not 18446744073709551615 bytes",
             ),
             (
-                FileRequest { file_size: 9, ..request(&pdf) },
+                FileRequest { file_size: exactly(9), ..request(&pdf) },
                 "file_size",
                 "must be at least 10B (10 bytes), not 9 bytes",
             ),
@@ -317,7 +353,7 @@ mod tests {
         let octets = "application/octet-stream".parse().unwrap();
         let decide = |methods: &[UploadMethod], method, file_size, has_checksum| {
             let rules = Rules { methods: methods.to_vec(), max_size: Rules::MAX_SIZE, ..Rules::default() };
-            let request = FileRequest { file_size, has_checksum, method, ..request(&octets) };
+            let request = FileRequest { file_size: exactly(file_size), has_checksum, method, ..request(&octets) };
             match rules.decide_upload(&request) {
                 Ok(UploadDecision { method, plan, .. }) => {
                     assert_eq!(plan.is_some(), method == Multipart);
@@ -364,6 +400,30 @@ mod tests {
         };
         assert_eq!(decide(UploadMethod::Multipart), Ok(UploadMethod::Multipart));
         assert_eq!(decide(UploadMethod::Put), Err(Refusal::ChecksumRequired));
+    }
+
+    #[test]
+    fn a_size_that_is_not_known_is_held_to_a_limit_or_refused() {
+        use UploadMethod::{Multipart, Post, Put};
+
+        let pdf = "application/pdf".parse().unwrap();
+        let decide = |methods: &[UploadMethod], asked, min_size| {
+            let (min_size, max_size) = (ByteSize::from_bytes(min_size), Rules::MAX_SIZE);
+            let rules = Rules { methods: methods.to_vec(), min_size, max_size, ..Rules::default() };
+            let file_size = SizePromise::AtMost(rules.max_size);
+            let request =
+                FileRequest { file_size, method: asked, has_checksum: false, free_parts: true, ..request(&pdf) };
+            rules.decide_upload(&request).map(|decision| (decision.method, decision.file_size, decision.plan))
+        };
+        // S3 takes no more in one request.
+        let form = (Post, SizePromise::AtMost(Rules::MAX_SINGLE_SIZE), None);
+        assert_eq!(decide(&[Put, Post, Multipart], None, 0), Ok(form));
+        let parts = (Multipart, SizePromise::AtMost(Rules::MAX_SIZE), None);
+        assert_eq!(decide(&[Put, Multipart], Some(Multipart), 0), Ok(parts));
+        for refused in [decide(&[Put], None, 0), decide(&[Put, Post], Some(Put), 0), decide(&[Post], None, 1)] {
+            assert!(matches!(refused, Err(Refusal::SizeRequired { .. })), "{refused:?}");
+            assert_eq!(refused.unwrap_err().field(), "file_size");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! POST authentication: a form whose policy says what may be uploaded with it.
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, ops::RangeInclusive, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -10,13 +10,13 @@ use crate::model::{Metadata, ObjectKey, Sha256Digest};
 
 use super::{ALGORITHM, Signer, SigningError, json};
 
-/// One upload that somebody else will send as a form. Everything in it is exact: the store refuses any other upload.
+/// One upload that somebody else will send as a form. All but its length is exact: the store refuses any other upload.
 #[derive(Debug, Clone)]
 pub struct PostForm<'a> {
     /// The object.
     pub key: &'a ObjectKey,
-    /// The length of the file in bytes.
-    pub content_length: u64,
+    /// The lengths in bytes that the file may have.
+    pub content_length: RangeInclusive<u64>,
     /// The media type that the object will have.
     pub content_type: &'a str,
     /// The digest of the file, which the store checks and keeps.
@@ -118,7 +118,7 @@ impl Signer {
             fields.push(("x-amz-security-token".into(), token.expose_secret().to_owned()));
         }
 
-        let string_to_sign = policy(validity.expires_at, self.endpoint.bucket(), form.content_length, &fields);
+        let string_to_sign = policy(validity.expires_at, self.endpoint.bucket(), &form.content_length, &fields);
         let mut signature = String::with_capacity(64);
         signing_key.push_signature(&mut signature, &string_to_sign);
         fields.push(("policy".into(), string_to_sign));
@@ -127,12 +127,12 @@ impl Signer {
     }
 }
 
-/// "POST Policy" of the Amazon S3 API Reference: exactly this bucket, this length and these fields. As the form carries
+/// "POST Policy" of the Amazon S3 API Reference: exactly this bucket and these fields, and a length in this range. As the form carries
 /// it, which is also what is signed: base64 of UTF-8 JSON.
 fn policy(
     expires_at: DateTime<Utc>,
     bucket: &str,
-    content_length: u64,
+    content_length: &RangeInclusive<u64>,
     fields: &[(Cow<'static, str>, String)],
 ) -> String {
     let mut json =
@@ -142,8 +142,8 @@ fn policy(
     json.push_str(",\"conditions\":[{\"bucket\":");
     json::push_string(&mut json, bucket);
     json.push_str("},[\"content-length-range\",");
-    let length = content_length.to_string();
-    json.extend([&length, ",", &length, "]"]);
+    let (least, most) = (content_length.start().to_string(), content_length.end().to_string());
+    json.extend([&least, ",", &most, "]"]);
     for (name, value) in fields {
         json.push_str(",{");
         json::push_string(&mut json, name);
@@ -168,7 +168,7 @@ mod tests {
         let entries = [("case", "42"), ("by", "a \"b\"")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let form = PostForm {
             key: &ObjectKey::parse(key).unwrap(),
-            content_length: 77_000,
+            content_length: 77_000..=77_000,
             content_type: "application/pdf",
             checksum_sha256: Some(&Sha256Digest::from_bytes([0; 32])),
             metadata: &Metadata::parse(BTreeMap::from(entries)).unwrap(),

@@ -126,7 +126,7 @@ impl Case {
                 let checksum = checksum.map(Sha256Digest::from_bytes);
                 let form = PostForm {
                     key: &key,
-                    content_length: *content_length,
+                    content_length: *content_length..=*content_length,
                     content_type,
                     checksum_sha256: checksum.as_ref(),
                     metadata: &Metadata::parse(metadata.clone()).unwrap(),

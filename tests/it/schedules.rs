@@ -192,12 +192,14 @@ impl<'a> Stage<'a> {
         let checksum = self.rng.u8(..4) == 0;
         let request = IssueRequest {
             original_file_name: FileName::parse("a.bin").unwrap(),
-            file_size: PROMISED.len().try_into().unwrap(),
+            file_size: PROMISED.len().try_into().ok(),
             content_type: None,
             policy: "default".to_owned(),
             method: Some(method),
             checksum_sha256: checksum.then(|| digest(PROMISED)),
             part_checksums: false,
+            free_parts: false,
+            content_md5: None,
             metadata: Metadata::default(),
             expires_in: None,
             form_return: None,

@@ -65,7 +65,7 @@ impl Sweeper {
     async fn has_all_parts(&self, upload: &UploadIntent) -> Result<bool, DomainError> {
         let Some(multipart) = upload.multipart() else { return Ok(false) };
         let parts = self.service.store.parts(&upload.object_key, multipart.upload_id).await?;
-        Ok(parts.is_some_and(|parts| missing_parts(&multipart.plan, &parts).is_none()))
+        Ok(parts.is_some_and(|parts| multipart.plan.is_some_and(|plan| missing_parts(&plan, &parts).is_none())))
     }
 
     async fn rehearse_look(

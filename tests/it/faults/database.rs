@@ -282,6 +282,7 @@ fn intent() -> UploadIntent {
         bucket: "files".to_owned(),
         object_key: ObjectKey::parse(format!("uploads/{}-a.txt", id.hex())).unwrap(),
         file_size: ByteSize::from_bytes(5),
+        file_size_is_limit: false,
         content_type: ContentType::guess("a.txt"),
         checksum_sha256: None,
         metadata: Metadata::default(),
