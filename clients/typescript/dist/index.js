@@ -1,0 +1,523 @@
+// Generated from src/ by "npm run build". Do not edit.
+
+// src/error.ts
+var PresigndError = class extends Error {
+  name = "PresigndError";
+  /** Stable, and meant for programs. */
+  code;
+  /** The HTTP status of the answer; 0 where there was none. */
+  status;
+  /** What is special about this very failure, for people. */
+  detail;
+  /** The fields that break rules, each with its rule. */
+  fields;
+  /** Names the request in the service's log. */
+  requestId;
+  /** Seconds after which the server wants to be asked again. */
+  retryAfter;
+  constructor(code, title, details = {}) {
+    const rules = details.fields?.map(({ field, rule }) => `${field}: ${rule}`) ?? [];
+    super([title, ...details.detail ? [details.detail] : [], ...rules].join("; "), { cause: details.cause });
+    this.code = code;
+    this.status = details.status ?? 0;
+    this.detail = details.detail;
+    this.fields = details.fields ?? [];
+    this.requestId = details.requestId;
+    this.retryAfter = details.retryAfter;
+  }
+  /** Whether the same request may well succeed later. */
+  get transient() {
+    return this.code === "network_error" || [408, 429].includes(this.status) || this.status >= 500;
+  }
+};
+async function errorOf(response) {
+  const retryAfter = seconds(response.headers.get("retry-after"));
+  const details = { status: response.status, retryAfter };
+  try {
+    const problem = await response.json();
+    if (problem.code) {
+      const { detail, errors: fields, request_id: requestId2 } = problem;
+      return new PresigndError(problem.code, problem.title, { ...details, detail, fields, requestId: requestId2 });
+    }
+  } catch {
+  }
+  const requestId = response.headers.get("x-request-id") ?? void 0;
+  return new PresigndError("unexpected_answer", `An answer with status ${response.status}`, { ...details, requestId });
+}
+function seconds(value) {
+  if (!value) return void 0;
+  const number = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1e3;
+  return number > 0 ? number : void 0;
+}
+
+// src/retry.ts
+var LONGEST_PAUSE = 3e4;
+var LONGEST_RETRY_AFTER = 3e5;
+var final = /* @__PURE__ */ new WeakSet();
+async function retry(options, attempt, again = () => false) {
+  for (let failures = 0; ; failures++) {
+    options.signal?.throwIfAborted();
+    try {
+      return await attempt(failures);
+    } catch (error) {
+      if (!(error instanceof PresigndError) || final.has(error)) throw error;
+      const asked = (error.retryAfter ?? 0) * 1e3;
+      const helps = (error.transient || again(error, failures)) && asked <= LONGEST_RETRY_AFTER;
+      if (!helps || failures >= options.retries) {
+        final.add(error);
+        throw error;
+      }
+      await pause(Math.max(asked, backoff(options.retryDelay, failures)), options.signal);
+      await online(options.signal);
+    }
+  }
+}
+function backoff(first, failures) {
+  return Math.min(LONGEST_PAUSE, first * 2 ** failures) * (0.5 + Math.random() / 2);
+}
+function pause(milliseconds, signal) {
+  return until(signal, (done) => {
+    const timer = setTimeout(done, milliseconds);
+    return () => clearTimeout(timer);
+  });
+}
+async function online(signal) {
+  if (globalThis.navigator?.onLine !== false) return;
+  await until(signal, (done) => {
+    addEventListener("online", done, { once: true });
+    return () => removeEventListener("online", done);
+  });
+}
+function until(signal, start) {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const undo = start(() => {
+      signal?.removeEventListener("abort", aborted);
+      resolve();
+    });
+    const aborted = () => {
+      undo();
+      reject(signal?.reason);
+    };
+    signal?.addEventListener("abort", aborted, { once: true });
+  });
+}
+
+// src/api.ts
+var TIMEOUT = 3e4;
+var Api = class {
+  base;
+  retries;
+  #token;
+  constructor(base, token, retries) {
+    this.base = base.replace(/\/+$/, "");
+    this.#token = token;
+    this.retries = retries;
+  }
+  /** The answer to `method` on `path`. Only for what may be repeated. */
+  async call(method, path, call = {}) {
+    const attempt = async () => {
+      let response = await this.#ask(method, path, call, false);
+      if (response.status === 401 && typeof this.#token === "function") {
+        response = await this.#ask(method, path, call, true);
+      }
+      if (!response.ok) throw await errorOf(response);
+      return await response.json();
+    };
+    return retry({ ...this.retries, signal: call.signal }, attempt, call.again);
+  }
+  async #ask(method, path, call, refused) {
+    const token = typeof this.#token === "function" ? await this.#token(refused) : this.#token;
+    const cut = new AbortController();
+    const abort = () => cut.abort();
+    const timer = setTimeout(abort, call.timeout ?? TIMEOUT);
+    call.signal?.addEventListener("abort", abort);
+    const json = call.body === void 0 ? {} : { "content-type": "application/json" };
+    try {
+      const response = await fetch(this.base + path, {
+        method,
+        headers: { authorization: `Bearer ${token}`, accept: "application/json", ...json, ...call.headers },
+        body: call.body === void 0 ? null : JSON.stringify(call.body),
+        signal: cut.signal
+      });
+      const body = await response.arrayBuffer();
+      return new Response(body, response);
+    } catch (cause) {
+      call.signal?.throwIfAborted();
+      throw new PresigndError("network_error", "The service does not answer", { cause });
+    } finally {
+      clearTimeout(timer);
+      call.signal?.removeEventListener("abort", abort);
+    }
+  }
+};
+
+// src/transfer.ts
+var PIECE = 64 * 1024;
+var SET_BY_TRANSPORT = /* @__PURE__ */ new Set(["content-length", "host"]);
+async function send(transfer) {
+  const transport = typeof XMLHttpRequest === "undefined" ? sendByFetch : sendByXhr;
+  const given = Object.entries(transfer.headers).filter(([name]) => !SET_BY_TRANSPORT.has(name.toLowerCase()));
+  const cut = new AbortController();
+  const abort = () => cut.abort();
+  let timer;
+  let ended = false;
+  const alive = () => {
+    clearTimeout(timer);
+    timer = setTimeout(abort, transfer.stallTimeout);
+  };
+  const onProgress = (sent) => {
+    if (ended) return;
+    alive();
+    transfer.onProgress(sent);
+  };
+  transfer.signal?.throwIfAborted();
+  transfer.signal?.addEventListener("abort", abort);
+  alive();
+  try {
+    return await transport({ ...transfer, headers: Object.fromEntries(given), signal: cut.signal, onProgress });
+  } catch (cause) {
+    transfer.signal?.throwIfAborted();
+    await readable(transfer.body.slice(transfer.offset, transfer.offset + 1));
+    throw new PresigndError("network_error", "The transfer to the store broke off", { cause });
+  } finally {
+    ended = true;
+    clearTimeout(timer);
+    transfer.signal?.removeEventListener("abort", abort);
+  }
+}
+function sendByXhr({ method, url, headers, body, signal, onProgress }) {
+  return new Promise((resolve, reject) => {
+    const xhr = new XMLHttpRequest();
+    signal.addEventListener("abort", () => xhr.abort());
+    xhr.open(method, url);
+    for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
+    xhr.upload.onprogress = (event) => onProgress(event.loaded);
+    xhr.onload = () => resolve({ status: xhr.status, text: xhr.responseText });
+    xhr.onerror = xhr.onabort = () => reject(new Error("no answer"));
+    xhr.send(body);
+  });
+}
+async function sendByFetch({ method, url, headers, body, signal, onProgress }) {
+  let sent = 0;
+  const pieces = {
+    async pull(controller) {
+      const piece = new Uint8Array(await body.slice(sent, sent + PIECE).arrayBuffer());
+      controller.enqueue(piece);
+      onProgress(sent += piece.byteLength);
+      if (sent >= body.size) controller.close();
+    }
+  };
+  const response = await fetch(url, {
+    method,
+    headers: { ...headers, "content-length": String(body.size) },
+    body: body.size > 0 ? new ReadableStream(pieces, { highWaterMark: 0 }) : body,
+    signal,
+    // Not in the DOM's types yet, and required for a stream.
+    ...{ duplex: "half" }
+  });
+  return { status: response.status, text: await response.text() };
+}
+async function readable(part) {
+  try {
+    await part.arrayBuffer();
+  } catch (cause) {
+    throw new PresigndError("file_unreadable", "The file has changed or gone since it was picked", { cause });
+  }
+}
+
+// src/upload.ts
+var COMPLETE_TIMEOUT = 6e5;
+async function upload(api, file, options) {
+  const name = options.name ?? file.name;
+  if (!name) throw new TypeError("expected a File, or options.name");
+  return new Run(api, file, name, options).finish();
+}
+function keyOf(api, file, name, options) {
+  const { lastModified = 0 } = file;
+  return `presignd:${JSON.stringify([api.base, options.policy ?? "default", name, file.size, file.type, lastModified])}`;
+}
+var Run = class {
+  #api;
+  #file;
+  #name;
+  #options;
+  #key;
+  /** Bytes on their way: of each part that is, and of all that have arrived. */
+  #sending = /* @__PURE__ */ new Map();
+  #arrived = 0;
+  /** Signed parts that wait to be sent. */
+  #signed = /* @__PURE__ */ new Map();
+  #signing;
+  #grant;
+  constructor(api, file, name, options) {
+    this.#api = api;
+    this.#file = file;
+    this.#name = name;
+    this.#options = options;
+    this.#key = keyOf(api, file, name, options);
+  }
+  async finish() {
+    this.#options.signal?.throwIfAborted();
+    try {
+      const resumed = await this.#resume();
+      if (resumed && !("upload" in resumed)) return await this.#settled(resumed);
+      this.#grant = resumed ?? await this.#issue();
+      await this.#options.onIssued?.(this.#grant);
+      return await this.#settled(await this.#sendAndConfirm(resumed !== void 0));
+    } catch (error) {
+      if (isOver(error)) await this.#forget();
+      throw error;
+    }
+  }
+  async #issue() {
+    const { type, policy, method, metadata, checksumSha256, store } = this.#options;
+    const body = {
+      original_file_name: this.#name,
+      file_size: this.#file.size,
+      file_type: type ?? this.#file.type,
+      policy,
+      method,
+      metadata,
+      checksum_sha256: checksumSha256
+    };
+    const headers = { "idempotency-key": randomKey() };
+    const grant = await this.#post("", { body, headers });
+    const remembered = { id: grant.id, name: this.#name, size: this.#file.size };
+    await store?.setItem(this.#key, JSON.stringify(remembered));
+    return grant;
+  }
+  /** The remembered upload with fresh URLs; as it is, when it was confirmed meanwhile; or none. */
+  async #resume() {
+    const remembered = await this.#options.store?.getItem(this.#key);
+    if (!remembered) return void 0;
+    const { id } = JSON.parse(remembered);
+    try {
+      return await this.#post(`/${id}/renew`);
+    } catch (error) {
+      if (!isOver(error)) throw error;
+      if (error.code !== "invalid_state") return void 0;
+      const upload2 = await this.#get(`/${id}`);
+      return upload2.state === "confirmed" || upload2.state === "inspecting" ? upload2 : void 0;
+    }
+  }
+  async #settled(upload2) {
+    await this.#forget();
+    this.#arrived = this.#file.size;
+    this.#report();
+    return upload2;
+  }
+  async #forget() {
+    await this.#options.store?.removeItem(this.#key);
+  }
+  async #sendAndConfirm(resumed) {
+    const { method } = this.#grant.upload;
+    for (let round = 0; ; round++) {
+      const again = resumed || round > 0;
+      if (again && method !== "MULTIPART") {
+        const confirmed = await this.#confirm(0).catch(unless("upload_incomplete"));
+        if (confirmed) return confirmed;
+      }
+      await (method === "MULTIPART" ? this.#sendParts(again) : this.#sendWhole()).catch(unless("invalid_state"));
+      try {
+        return await this.#confirm(this.#api.retries.retries);
+      } catch (error) {
+        const missing = error instanceof PresigndError && error.code === "upload_incomplete";
+        if (!missing || method !== "MULTIPART" || round > 0) throw error;
+      }
+    }
+  }
+  /** Confirms. A store may need a moment until it shows what it has taken: `patience` is how often that is waited for. */
+  #confirm(patience) {
+    let left = this.#grant.upload.method === "MULTIPART" ? 0 : patience;
+    const again = ({ code }) => code === "upload_incomplete" && left-- > 0;
+    return this.#post(`/${this.#grant.id}/complete`, { timeout: COMPLETE_TIMEOUT, again });
+  }
+  async #sendWhole() {
+    await this.#transfer(0, async (failures) => {
+      if (failures > 0) await this.#renew();
+      const target = this.#grant.upload;
+      if (target.method === "POST") {
+        const form = formOf(target.fields, this.#file);
+        return { ...target, body: form.body, headers: { "content-type": form.type }, offset: form.offset };
+      }
+      if (target.method === "PUT") return { ...target, body: this.#file, offset: 0 };
+      throw new TypeError("the upload goes on in parts");
+    });
+  }
+  /** Sends the parts that the store does not have: all, unless it is asked because this goes `again`. */
+  async #sendParts(again) {
+    const target = this.#grant.upload;
+    if (target.method !== "MULTIPART") return;
+    const { part_size: partSize, part_count: partCount } = target;
+    const pieceOf = (number) => this.#file.slice((number - 1) * partSize, number * partSize);
+    const pending = new Set(Array.from({ length: partCount }, (_, index) => index + 1));
+    this.#arrived = 0;
+    this.#signed.clear();
+    if (again) {
+      const { parts } = await this.#get(`/${this.#grant.id}/parts`);
+      for (const { part_number: number, size } of parts) {
+        if (size === pieceOf(number).size && pending.delete(number)) this.#arrived += size;
+      }
+      this.#report();
+    }
+    const worker = async () => {
+      for (const number of pending) {
+        pending.delete(number);
+        const body = pieceOf(number);
+        await this.#transfer(number, async () => ({
+          ...await this.#part(number, pending),
+          method: "PUT",
+          body,
+          offset: 0
+        }));
+      }
+    };
+    const workers = Array.from({ length: this.#options.concurrency ?? 4 }, () => worker().finally(() => pending.clear()));
+    await Promise.allSettled(workers);
+    await Promise.all(workers);
+  }
+  /** Where part `number` goes. Signs the next few with it. */
+  async #part(number, pending) {
+    for (; ; ) {
+      const part = this.#signed.get(number);
+      if (this.#signed.delete(number) && part) return part;
+      this.#signing ??= this.#sign([number, ...[...pending].slice(0, 15)]).finally(() => this.#signing = void 0);
+      await this.#signing;
+    }
+  }
+  async #sign(numbers) {
+    const ask = () => this.#post(`/${this.#grant.id}/parts`, { body: { part_numbers: numbers } });
+    const { parts } = await ask().catch(async (error) => {
+      unless("network_changed", "renew_required")(error);
+      await this.#renew();
+      return ask();
+    });
+    for (const part of parts) this.#signed.set(part.part_number, part);
+  }
+  async #renew() {
+    this.#grant = await this.#post(`/${this.#grant.id}/renew`);
+    this.#signed.clear();
+  }
+  /** Sends what `prepare` describes until the store has taken it. */
+  async #transfer(number, prepare) {
+    const { signal, stallTimeout = 6e4 } = this.#options;
+    const attempt = async (failures) => {
+      const prepared = await prepare(failures);
+      const size = number > 0 ? prepared.body.size : this.#file.size;
+      const onProgress = (sent) => {
+        this.#sending.set(number, Math.min(size, Math.max(0, sent - prepared.offset)));
+        this.#report();
+      };
+      try {
+        const answer = await send({ ...prepared, signal, stallTimeout, onProgress });
+        if (answer.status >= 300 && answer.status !== 412) throw refusal(answer);
+        this.#arrived += size;
+      } finally {
+        this.#sending.delete(number);
+        this.#report();
+      }
+    };
+    await retry({ ...this.#api.retries, signal }, attempt, mayPass);
+  }
+  #report() {
+    const loaded = [...this.#sending.values()].reduce((sum, sent) => sum + sent, this.#arrived);
+    this.#options.onProgress?.({ loaded, total: this.#file.size });
+  }
+  #get(path) {
+    return this.#api.call("GET", `/api/v1/uploads${path}`, { signal: this.#options.signal });
+  }
+  #post(path, call = {}) {
+    return this.#api.call("POST", `/api/v1/uploads${path}`, { ...call, signal: this.#options.signal });
+  }
+};
+function isOver(error) {
+  const codes = ["not_found", "invalid_state", "policy_withdrawn", "policy_refused", "upload_expired", "upload_mismatch"];
+  return error instanceof PresigndError && codes.includes(error.code);
+}
+function mayPass({ code, status, detail }, failures) {
+  if (code !== "storage_error") return false;
+  return status === 403 ? failures < 2 : status === 409 || detail === "RequestTimeout";
+}
+function unless(...codes) {
+  return (error) => {
+    if (error instanceof PresigndError && codes.includes(error.code)) return void 0;
+    throw error;
+  };
+}
+function formOf(fields, file) {
+  const boundary = `presignd-${randomKey()}`;
+  const head = (name, more = "") => `--${boundary}\r
+Content-Disposition: form-data; name="${name}"${more}\r
+\r
+`;
+  const before = new Blob([
+    ...Object.entries(fields).map(([name, value]) => `${head(name)}${value}\r
+`),
+    head("file", '; filename="file"')
+  ]);
+  const body = new Blob([before, file, `\r
+--${boundary}--\r
+`]);
+  return { body, type: `multipart/form-data; boundary=${boundary}`, offset: before.size };
+}
+function refusal({ status, text }) {
+  const detail = /<Code>(\w+)<\/Code>/.exec(text)?.[1];
+  return new PresigndError("storage_error", `The store has answered ${status}`, { status, detail });
+}
+function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// src/client.ts
+var PresigndClient = class {
+  #api;
+  constructor({ baseUrl, token, retries = 5, retryDelay = 500 }) {
+    this.#api = new Api(baseUrl, token, { retries, retryDelay });
+  }
+  /**
+   * Uploads `file` and confirms it. The result is `confirmed`, or `inspecting` where the policy has a scanner look at it
+   * first.
+   */
+  upload(file, options = {}) {
+    return upload(this.#api, file, options);
+  }
+  /** A URL to read a confirmed upload from: for a link, `location.href`, or an `<img>`. It is good for a short while. */
+  downloadUrl(id, { disposition, fileName, expiresIn, signal } = {}) {
+    const body = { upload_id: id, disposition, file_name: fileName, expires_in: expiresIn };
+    return this.#api.call("POST", "/api/v1/downloads", { body, signal });
+  }
+  /** The bytes of a confirmed upload, as a response of the store: `.blob()`, `.text()`, or `.body` to stream it. */
+  download(id, options = {}) {
+    const { signal } = options;
+    const attempt = async () => {
+      const { url } = await this.downloadUrl(id, options);
+      const response = await fetch(url, signal ? { signal } : {}).catch((cause) => {
+        signal?.throwIfAborted();
+        throw new PresigndError("network_error", "The store does not answer", { cause });
+      });
+      if (response.ok) return response;
+      throw new PresigndError("storage_error", `The store has answered ${response.status}`, response);
+    };
+    const refused = (error, failures) => error.status === 403 && failures === 0;
+    return retry({ ...this.#api.retries, signal }, attempt, refused);
+  }
+  /** One of the caller's uploads. */
+  getUpload(id, { signal } = {}) {
+    return this.#api.call("GET", `/api/v1/uploads/${encodeURIComponent(id)}`, { signal });
+  }
+  /** The caller's uploads, newest first, a page at a time. */
+  listUploads({ state, limit, cursor, signal } = {}) {
+    const given = Object.entries({ state, limit, cursor }).filter(([, value]) => value !== void 0);
+    const query = new URLSearchParams(given.map(([name, value]) => [name, String(value)]));
+    return this.#api.call("GET", `/api/v1/uploads?${query}`, { signal });
+  }
+  /** Gives an upload up for good, and has removed what is in the store of it. */
+  abort(id, { signal } = {}) {
+    return this.#api.call("DELETE", `/api/v1/uploads/${encodeURIComponent(id)}`, { signal });
+  }
+};
+export {
+  PresigndClient,
+  PresigndError
+};

@@ -1,0 +1,74 @@
+import { PresigndError, errorOf } from "./error.js";
+import { type RetryOptions, retry } from "./retry.js";
+
+/**
+ * A token, or what gives one. A function is asked before every call, and once more with `true` when the service has
+ * refused what it gave.
+ */
+export type Token = string | ((refused: boolean) => string | Promise<string>);
+
+/** How long an answer may take, in milliseconds. */
+const TIMEOUT = 30_000;
+
+/** One call of the service. */
+export interface Call {
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal | undefined;
+  /** How long an answer may take, in milliseconds. */
+  timeout?: number;
+  /** Names failures to try again besides those that are transient. */
+  again?: (error: PresigndError) => boolean;
+}
+
+/** The service's API: authenticated JSON, repeated where that may help. */
+export class Api {
+  readonly base: string;
+  readonly retries: Omit<RetryOptions, "signal">;
+  readonly #token: Token;
+
+  constructor(base: string, token: Token, retries: Omit<RetryOptions, "signal">) {
+    this.base = base.replace(/\/+$/, "");
+    this.#token = token;
+    this.retries = retries;
+  }
+
+  /** The answer to `method` on `path`. Only for what may be repeated. */
+  async call<T>(method: string, path: string, call: Call = {}): Promise<T> {
+    const attempt = async () => {
+      let response = await this.#ask(method, path, call, false);
+      if (response.status === 401 && typeof this.#token === "function") {
+        response = await this.#ask(method, path, call, true);
+      }
+      if (!response.ok) throw await errorOf(response);
+      return (await response.json()) as T;
+    };
+    return retry({ ...this.retries, signal: call.signal }, attempt, call.again);
+  }
+
+  async #ask(method: string, path: string, call: Call, refused: boolean): Promise<Response> {
+    const token = typeof this.#token === "function" ? await this.#token(refused) : this.#token;
+    const cut = new AbortController();
+    const abort = () => cut.abort();
+    const timer = setTimeout(abort, call.timeout ?? TIMEOUT);
+    call.signal?.addEventListener("abort", abort);
+    const json = call.body === undefined ? {} : { "content-type": "application/json" };
+    try {
+      const response = await fetch(this.base + path, {
+        method,
+        headers: { authorization: `Bearer ${token}`, accept: "application/json", ...json, ...call.headers },
+        body: call.body === undefined ? null : JSON.stringify(call.body),
+        signal: cut.signal,
+      });
+      // Read within the time: an answer may break off after its head.
+      const body = await response.arrayBuffer();
+      return new Response(body, response);
+    } catch (cause) {
+      call.signal?.throwIfAborted();
+      throw new PresigndError("network_error", "The service does not answer", { cause });
+    } finally {
+      clearTimeout(timer);
+      call.signal?.removeEventListener("abort", abort);
+    }
+  }
+}

@@ -1,0 +1,99 @@
+import { Api, type Token } from "./api.js";
+import { PresigndError } from "./error.js";
+import { retry } from "./retry.js";
+import type { Download, Upload, UploadList, UploadState } from "./schema.js";
+import { type UploadOptions, upload } from "./upload.js";
+
+/** Where the service is, and who asks. */
+export interface ClientOptions {
+  /** Where the service is, such as `https://uploads.example.com`. */
+  baseUrl: string;
+  /**
+   * The user's JSON Web Token, or a function that gives it. The function is asked before every call, and once more with
+   * `true` when the service has refused what it gave: then it should get a fresh one.
+   */
+  token: Token;
+  /** How often what has failed is tried again, each time. 5 by default. */
+  retries?: number;
+  /** The first pause before trying again, in milliseconds; it doubles each time. 500 by default. */
+  retryDelay?: number;
+}
+
+/** How a file shall be downloaded. */
+export interface DownloadOptions {
+  /** What a browser shall do with the file: save it (the default) or show it. */
+  disposition?: "attachment" | "inline";
+  /** The name to save the file under; the original one by default. */
+  fileName?: string;
+  /** The life of the URL in seconds. It can only shorten what the policy gives. */
+  expiresIn?: number;
+  signal?: AbortSignal;
+}
+
+/** Which uploads to list. */
+export interface ListOptions {
+  /** Only uploads in this state. */
+  state?: UploadState;
+  /** The most uploads in a page: 1 to 100, 50 by default. */
+  limit?: number;
+  /** The `next_cursor` of the page before. */
+  cursor?: string;
+  signal?: AbortSignal;
+}
+
+/** A client of presignd. All its methods reject with `PresigndError`, or with the reason of an aborted `signal`. */
+export class PresigndClient {
+  readonly #api: Api;
+
+  constructor({ baseUrl, token, retries = 5, retryDelay = 500 }: ClientOptions) {
+    this.#api = new Api(baseUrl, token, { retries, retryDelay });
+  }
+
+  /**
+   * Uploads `file` and confirms it. The result is `confirmed`, or `inspecting` where the policy has a scanner look at it
+   * first.
+   */
+  upload(file: Blob, options: UploadOptions = {}): Promise<Upload> {
+    return upload(this.#api, file, options);
+  }
+
+  /** A URL to read a confirmed upload from: for a link, `location.href`, or an `<img>`. It is good for a short while. */
+  downloadUrl(id: string, { disposition, fileName, expiresIn, signal }: DownloadOptions = {}): Promise<Download> {
+    const body = { upload_id: id, disposition, file_name: fileName, expires_in: expiresIn };
+    return this.#api.call("POST", "/api/v1/downloads", { body, signal });
+  }
+
+  /** The bytes of a confirmed upload, as a response of the store: `.blob()`, `.text()`, or `.body` to stream it. */
+  download(id: string, options: DownloadOptions = {}): Promise<Response> {
+    const { signal } = options;
+    const attempt = async () => {
+      const { url } = await this.downloadUrl(id, options);
+      const response = await fetch(url, signal ? { signal } : {}).catch((cause: unknown) => {
+        signal?.throwIfAborted();
+        throw new PresigndError("network_error", "The store does not answer", { cause });
+      });
+      if (response.ok) return response;
+      throw new PresigndError("storage_error", `The store has answered ${response.status}`, response);
+    };
+    // A URL that ran out on the way is refused, and the next attempt has a fresh one.
+    const refused = (error: PresigndError, failures: number) => error.status === 403 && failures === 0;
+    return retry({ ...this.#api.retries, signal }, attempt, refused);
+  }
+
+  /** One of the caller's uploads. */
+  getUpload(id: string, { signal }: { signal?: AbortSignal } = {}): Promise<Upload> {
+    return this.#api.call("GET", `/api/v1/uploads/${encodeURIComponent(id)}`, { signal });
+  }
+
+  /** The caller's uploads, newest first, a page at a time. */
+  listUploads({ state, limit, cursor, signal }: ListOptions = {}): Promise<UploadList> {
+    const given = Object.entries({ state, limit, cursor }).filter(([, value]) => value !== undefined);
+    const query = new URLSearchParams(given.map(([name, value]) => [name, String(value)]));
+    return this.#api.call("GET", `/api/v1/uploads?${query}`, { signal });
+  }
+
+  /** Gives an upload up for good, and has removed what is in the store of it. */
+  abort(id: string, { signal }: { signal?: AbortSignal } = {}): Promise<Upload> {
+    return this.#api.call("DELETE", `/api/v1/uploads/${encodeURIComponent(id)}`, { signal });
+  }
+}

@@ -1,0 +1,343 @@
+import type { Api, Call } from "./api.js";
+import { PresigndError } from "./error.js";
+import { retry } from "./retry.js";
+import type { PartList, SignedPart, Upload, UploadGrant, UploadMethod } from "./schema.js";
+import { type Answer, type Transfer, send } from "./transfer.js";
+
+/** How far an upload is, in bytes of the file. */
+export interface Progress {
+  loaded: number;
+  total: number;
+}
+
+/** Where unfinished uploads are remembered: `localStorage`, or anything that looks like it. May be asynchronous. */
+export interface UploadStore {
+  getItem(key: string): string | null | Promise<string | null>;
+  setItem(key: string, value: string): void | Promise<void>;
+  removeItem(key: string): void | Promise<void>;
+}
+
+/** How a file shall be uploaded. */
+export interface UploadOptions {
+  /** Is told whenever more bytes are on their way. What has to be sent again is taken back. */
+  onProgress?: (progress: Progress) => void;
+  /** Is told the upload as soon as it is recorded, or taken up again. Waited for. */
+  onIssued?: (upload: UploadGrant) => void | Promise<void>;
+  /** Stops the upload where it is. With a `store`, the same call goes on from there later. */
+  signal?: AbortSignal;
+  /** Remembers the upload until it is settled, under the file's name, size, type and date: the way to resume it. */
+  store?: UploadStore;
+  /** The file's name, which a `File` has by itself. */
+  name?: string;
+  /** The media type; by default the file's own, or what the service guesses from the name. */
+  type?: string;
+  /** The name of a policy; `default` by default. */
+  policy?: string;
+  /** How the bytes shall travel; by default the service decides. */
+  method?: UploadMethod;
+  /** Metadata to keep with the file. */
+  metadata?: Record<string, string>;
+  /** The SHA-256 digest of the file in base64, which store and service then check. */
+  checksumSha256?: string;
+  /** How many parts of a large file travel at the same time. 4 by default. */
+  concurrency?: number;
+  /** Milliseconds without any progress after which a transfer is tried again. 60,000 by default. */
+  stallTimeout?: number;
+}
+
+/** Completing a large file may take the store minutes. */
+const COMPLETE_TIMEOUT = 600_000;
+
+/** Uploads `file` through `api`. */
+export async function upload(api: Api, file: Blob, options: UploadOptions): Promise<Upload> {
+  const name = options.name ?? (file as Partial<File>).name;
+  if (!name) throw new TypeError("expected a File, or options.name");
+  return new Run(api, file, name, options).finish();
+}
+
+/** What an upload's state is remembered under: the same file, picked again, has the same key. */
+function keyOf(api: Api, file: Blob, name: string, options: UploadOptions): string {
+  const { lastModified = 0 } = file as Partial<File>;
+  return `presignd:${JSON.stringify([api.base, options.policy ?? "default", name, file.size, file.type, lastModified])}`;
+}
+
+/** One upload on its way. */
+class Run {
+  readonly #api: Api;
+  readonly #file: Blob;
+  readonly #name: string;
+  readonly #options: UploadOptions;
+  readonly #key: string;
+  /** Bytes on their way: of each part that is, and of all that have arrived. */
+  readonly #sending = new Map<number, number>();
+  #arrived = 0;
+  /** Signed parts that wait to be sent. */
+  readonly #signed = new Map<number, SignedPart>();
+  #signing: Promise<void> | undefined;
+  #grant!: UploadGrant;
+
+  constructor(api: Api, file: Blob, name: string, options: UploadOptions) {
+    this.#api = api;
+    this.#file = file;
+    this.#name = name;
+    this.#options = options;
+    this.#key = keyOf(api, file, name, options);
+  }
+
+  async finish(): Promise<Upload> {
+    this.#options.signal?.throwIfAborted();
+    try {
+      const resumed = await this.#resume();
+      if (resumed && !("upload" in resumed)) return await this.#settled(resumed);
+      this.#grant = resumed ?? (await this.#issue());
+      await this.#options.onIssued?.(this.#grant);
+      return await this.#settled(await this.#sendAndConfirm(resumed !== undefined));
+    } catch (error) {
+      if (isOver(error)) await this.#forget();
+      throw error;
+    }
+  }
+
+  async #issue(): Promise<UploadGrant> {
+    const { type, policy, method, metadata, checksumSha256, store } = this.#options;
+    const body = {
+      original_file_name: this.#name,
+      file_size: this.#file.size,
+      file_type: type ?? this.#file.type,
+      policy,
+      method,
+      metadata,
+      checksum_sha256: checksumSha256,
+    };
+    // A repeated attempt finds the upload of an earlier one whose answer was lost.
+    const headers = { "idempotency-key": randomKey() };
+    const grant = await this.#post<UploadGrant>("", { body, headers });
+    const remembered: Remembered = { id: grant.id, name: this.#name, size: this.#file.size };
+    await store?.setItem(this.#key, JSON.stringify(remembered));
+    return grant;
+  }
+
+  /** The remembered upload with fresh URLs; as it is, when it was confirmed meanwhile; or none. */
+  async #resume(): Promise<UploadGrant | Upload | undefined> {
+    const remembered = await this.#options.store?.getItem(this.#key);
+    if (!remembered) return undefined;
+    const { id } = JSON.parse(remembered) as Remembered;
+    try {
+      return await this.#post<UploadGrant>(`/${id}/renew`);
+    } catch (error) {
+      if (!isOver(error)) throw error;
+      if (error.code !== "invalid_state") return undefined;
+      const upload = await this.#get<Upload>(`/${id}`);
+      return upload.state === "confirmed" || upload.state === "inspecting" ? upload : undefined;
+    }
+  }
+
+  async #settled(upload: Upload): Promise<Upload> {
+    await this.#forget();
+    this.#arrived = this.#file.size;
+    this.#report();
+    return upload;
+  }
+
+  async #forget(): Promise<void> {
+    await this.#options.store?.removeItem(this.#key);
+  }
+
+  async #sendAndConfirm(resumed: boolean): Promise<Upload> {
+    const { method } = this.#grant.upload;
+    for (let round = 0; ; round++) {
+      const again = resumed || round > 0;
+      // A file that travels as a whole may have arrived before this call: only the store knows.
+      if (again && method !== "MULTIPART") {
+        const confirmed = await this.#confirm(0).catch(unless("upload_incomplete"));
+        if (confirmed) return confirmed;
+      }
+      // Confirmed meanwhile, on the word of the store: confirming once more tells what became of it.
+      await (method === "MULTIPART" ? this.#sendParts(again) : this.#sendWhole()).catch(unless("invalid_state"));
+      try {
+        return await this.#confirm(this.#api.retries.retries);
+      } catch (error) {
+        const missing = error instanceof PresigndError && error.code === "upload_incomplete";
+        if (!missing || method !== "MULTIPART" || round > 0) throw error;
+      }
+    }
+  }
+
+  /** Confirms. A store may need a moment until it shows what it has taken: `patience` is how often that is waited for. */
+  #confirm(patience: number): Promise<Upload> {
+    let left = this.#grant.upload.method === "MULTIPART" ? 0 : patience;
+    const again = ({ code }: PresigndError) => code === "upload_incomplete" && left-- > 0;
+    return this.#post(`/${this.#grant.id}/complete`, { timeout: COMPLETE_TIMEOUT, again });
+  }
+
+  async #sendWhole(): Promise<void> {
+    await this.#transfer(0, async (failures) => {
+      // What failed may have been refused without an answer that a browser shows: expired, or from another network.
+      if (failures > 0) await this.#renew();
+      const target = this.#grant.upload;
+      if (target.method === "POST") {
+        const form = formOf(target.fields, this.#file);
+        return { ...target, body: form.body, headers: { "content-type": form.type }, offset: form.offset };
+      }
+      if (target.method === "PUT") return { ...target, body: this.#file, offset: 0 };
+      throw new TypeError("the upload goes on in parts");
+    });
+  }
+
+  /** Sends the parts that the store does not have: all, unless it is asked because this goes `again`. */
+  async #sendParts(again: boolean): Promise<void> {
+    const target = this.#grant.upload;
+    if (target.method !== "MULTIPART") return;
+    const { part_size: partSize, part_count: partCount } = target;
+    const pieceOf = (number: number) => this.#file.slice((number - 1) * partSize, number * partSize);
+    const pending = new Set(Array.from({ length: partCount }, (_, index) => index + 1));
+    this.#arrived = 0;
+    this.#signed.clear();
+    if (again) {
+      const { parts } = await this.#get<PartList>(`/${this.#grant.id}/parts`);
+      for (const { part_number: number, size } of parts) {
+        if (size === pieceOf(number).size && pending.delete(number)) this.#arrived += size;
+      }
+      this.#report();
+    }
+    const worker = async () => {
+      for (const number of pending) {
+        pending.delete(number);
+        const body = pieceOf(number);
+        await this.#transfer(number, async () => ({
+          ...(await this.#part(number, pending)),
+          method: "PUT",
+          body,
+          offset: 0,
+        }));
+      }
+    };
+    // After a failure no part is begun; those under way may end, and need not be sent again later.
+    const workers = Array.from({ length: this.#options.concurrency ?? 4 }, () => worker().finally(() => pending.clear()));
+    await Promise.allSettled(workers);
+    await Promise.all(workers);
+  }
+
+  /** Where part `number` goes. Signs the next few with it. */
+  async #part(number: number, pending: Set<number>): Promise<SignedPart> {
+    for (;;) {
+      const part = this.#signed.get(number);
+      // Handed out once: another attempt needs a fresh one, because this one may be why it failed.
+      if (this.#signed.delete(number) && part) return part;
+      this.#signing ??= this.#sign([number, ...[...pending].slice(0, 15)]).finally(() => (this.#signing = undefined));
+      await this.#signing;
+    }
+  }
+
+  async #sign(numbers: number[]): Promise<void> {
+    const ask = () => this.#post<{ parts: SignedPart[] }>(`/${this.#grant.id}/parts`, { body: { part_numbers: numbers } });
+    const { parts } = await ask().catch(async (error: unknown) => {
+      unless("network_changed", "renew_required")(error);
+      await this.#renew();
+      return ask();
+    });
+    for (const part of parts) this.#signed.set(part.part_number, part);
+  }
+
+  async #renew(): Promise<void> {
+    this.#grant = await this.#post<UploadGrant>(`/${this.#grant.id}/renew`);
+    this.#signed.clear();
+  }
+
+  /** Sends what `prepare` describes until the store has taken it. */
+  async #transfer(number: number, prepare: (failures: number) => Promise<Prepared>): Promise<void> {
+    const { signal, stallTimeout = 60_000 } = this.#options;
+    const attempt = async (failures: number) => {
+      const prepared = await prepare(failures);
+      const size = number > 0 ? prepared.body.size : this.#file.size;
+      const onProgress = (sent: number) => {
+        this.#sending.set(number, Math.min(size, Math.max(0, sent - prepared.offset)));
+        this.#report();
+      };
+      try {
+        const answer = await send({ ...prepared, signal, stallTimeout, onProgress });
+        // 412: the object is there, so an earlier attempt has arrived, and only its answer was lost.
+        if (answer.status >= 300 && answer.status !== 412) throw refusal(answer);
+        this.#arrived += size;
+      } finally {
+        this.#sending.delete(number);
+        this.#report();
+      }
+    };
+    await retry({ ...this.#api.retries, signal }, attempt, mayPass);
+  }
+
+  #report(): void {
+    const loaded = [...this.#sending.values()].reduce((sum, sent) => sum + sent, this.#arrived);
+    this.#options.onProgress?.({ loaded, total: this.#file.size });
+  }
+
+  #get<T>(path: string): Promise<T> {
+    return this.#api.call("GET", `/api/v1/uploads${path}`, { signal: this.#options.signal });
+  }
+
+  #post<T>(path: string, call: Call = {}): Promise<T> {
+    return this.#api.call("POST", `/api/v1/uploads${path}`, { ...call, signal: this.#options.signal });
+  }
+}
+
+/** A body, and where it goes. */
+type Prepared = Pick<Transfer, "method" | "url" | "headers" | "body" | "offset">;
+
+/** What a store keeps of an unfinished upload: enough to go on, and to tell people which file it was. */
+interface Remembered {
+  id: string;
+  name: string;
+  size: number;
+}
+
+/** Whether the service has said that nothing is left of the upload to go on with. */
+function isOver(error: unknown): error is PresigndError {
+  const codes = ["not_found", "invalid_state", "policy_withdrawn", "policy_refused", "upload_expired", "upload_mismatch"];
+  return error instanceof PresigndError && codes.includes(error.code);
+}
+
+/**
+ * Whether a refusal of the store may not come again. A URL that ran out, or is of another network, is refused, and the
+ * next attempt has a fresh one; when that is refused as well, the reason is another. 409 is another write to the same key
+ * at the same moment.
+ */
+function mayPass({ code, status, detail }: PresigndError, failures: number): boolean {
+  if (code !== "storage_error") return false;
+  return status === 403 ? failures < 2 : status === 409 || detail === "RequestTimeout";
+}
+
+/** Rethrows every error that has none of these codes. */
+function unless(...codes: string[]): (error: unknown) => undefined {
+  return (error) => {
+    if (error instanceof PresigndError && codes.includes(error.code)) return undefined;
+    throw error;
+  };
+}
+
+/**
+ * `multipart/form-data` (RFC 7578) with the file last. As one Blob and not as `FormData`, so that Node, too, can stream
+ * it and tell how far it is.
+ */
+function formOf(fields: Record<string, string>, file: Blob): { body: Blob; type: string; offset: number } {
+  const boundary = `presignd-${randomKey()}`;
+  const head = (name: string, more = "") =>
+    `--${boundary}\r\nContent-Disposition: form-data; name="${name}"${more}\r\n\r\n`;
+  const before = new Blob([
+    ...Object.entries(fields).map(([name, value]) => `${head(name)}${value}\r\n`),
+    head("file", '; filename="file"'),
+  ]);
+  const body = new Blob([before, file, `\r\n--${boundary}--\r\n`]);
+  return { body, type: `multipart/form-data; boundary=${boundary}`, offset: before.size };
+}
+
+/** What the store's answer means. Its text is XML, of which the code is the only thing that is not about this request. */
+function refusal({ status, text }: Answer): PresigndError {
+  const detail = /<Code>(\w+)<\/Code>/.exec(text)?.[1];
+  return new PresigndError("storage_error", `The store has answered ${status}`, { status, detail });
+}
+
+/** 128 random bits. `crypto.randomUUID` is missing from pages that came by plain HTTP. */
+function randomKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,213 @@
+// Files that travel as a whole, by the method in PRESIGND_METHOD.
+
+import assert from "node:assert/strict";
+import { openAsBlob } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { PresigndError } from "../dist/index.js";
+import { MemoryStore, after, baseUrl, bytesOf, fileOf, newClient, requestsOf, required, sha256, token } from "./service.js";
+
+const method = required("PRESIGND_METHOD");
+const client = newClient();
+
+async function assertStored(upload, bytes) {
+  const response = await client.download(upload.id);
+  assert.equal(sha256(await response.arrayBuffer()), sha256(bytes));
+}
+
+for (const size of [0, 1, 300_000, 5 * 1024 * 1024 + 1]) {
+  test(`${size} bytes arrive`, async () => {
+    const file = fileOf("lorem ipsum.bin", size);
+    const seen = [];
+    const upload = await client.upload(file, { method, onProgress: (progress) => seen.push(progress) });
+    assert.equal(upload.state, "confirmed");
+    assert.equal(upload.method, method);
+    assert.equal(upload.file_size, size);
+    await assertStored(upload, bytesOf(size));
+    assert.deepEqual(seen.at(-1), { loaded: size, total: size });
+    assert.ok(seen.every(({ loaded }, index) => loaded >= (seen[index - 1]?.loaded ?? 0)), JSON.stringify(seen));
+    const before = seen.filter(({ loaded }) => loaded > 0 && loaded < size).length;
+    assert.ok(size < 1_000_000 || before > 5, `progress is told on the way, not only at the end: ${before} times`);
+  });
+}
+
+test("names of every script are kept, and so are types and metadata", async () => {
+  const names = ["отчёт.txt", "報告書.txt", "보고서.txt", "تقرير.txt", "דוח.txt", "रिपोर्ट.txt", "รายงาน.txt", "έκθεση.txt", "🦀.txt", "über \"x\" 'y'.txt"];
+  for (const name of names) {
+    const file = new File([name], name, { type: "text/plain" });
+    const upload = await client.upload(file, { method, metadata: { case: "42" } });
+    assert.equal(upload.original_file_name, name);
+    assert.equal(upload.file_type, "text/plain");
+    assert.deepEqual(upload.metadata, { case: "42" });
+    const response = await client.download(upload.id);
+    assert.equal(await response.text(), name);
+  }
+});
+
+test("a file on disk is streamed, and one that changed meanwhile is called unreadable", async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), "presignd-"));
+  context.after(() => rm(folder, { recursive: true }));
+  const path = join(folder, "a.bin");
+  await writeFile(path, bytesOf(1_000_000));
+  const upload = await client.upload(await openAsBlob(path), { method, name: "a.bin" });
+  await assertStored(upload, bytesOf(1_000_000));
+
+  const blob = await openAsBlob(path);
+  await writeFile(path, bytesOf(999_999));
+  await assert.rejects(client.upload(blob, { method, name: "a.bin" }), { name: "PresigndError", code: "file_unreadable" });
+});
+
+test("a promised checksum holds", async () => {
+  const bytes = bytesOf(1000);
+  const digest = async (data) => Buffer.from(await crypto.subtle.digest("SHA-256", data)).toString("base64");
+  const upload = await client.upload(new File([bytes], "a.bin"), { method, checksumSha256: await digest(bytes) });
+  assert.equal(upload.checksum_sha256, await digest(bytes));
+  const other = client.upload(new File([bytes], "a.bin"), { method, checksumSha256: await digest(bytesOf(1000, 2)) });
+  await assert.rejects(other, (error) => ["storage_error", "upload_mismatch"].includes(error.code));
+});
+
+test("an expired URL is replaced on the way", async () => {
+  let first;
+  let upload;
+  const requests = await requestsOf(async () => {
+    upload = await client.upload(fileOf("a.bin", 1000), {
+      method,
+      policy: "brief",
+      onIssued: async (issued) => {
+        first = issued;
+        await after(issued.upload.expires_at);
+      },
+    });
+  });
+  assert.equal(upload.state, "confirmed");
+  assert.ok(upload.expires_at > first.expires_at, `${first.expires_at} ${upload.expires_at}`);
+  const sent = `${first.upload.method} store`;
+  const uploads = "POST /api/v1/uploads";
+  assert.deepEqual(requests, [uploads, sent, `${uploads}/{id}/renew`, sent, `${uploads}/{id}/complete`]);
+  await assertStored(upload, bytesOf(1000));
+});
+
+test("an aborted signal stops it, and the same call goes on with the same upload", async () => {
+  const store = new MemoryStore();
+  const file = fileOf("a.bin", 5_000_000);
+  const stop = new AbortController();
+  const reason = new Error("enough");
+  let first;
+  const stopped = client.upload(file, {
+    method,
+    store,
+    signal: stop.signal,
+    onIssued: (issued) => (first = issued),
+    onProgress: ({ loaded }) => loaded > 0 && stop.abort(reason),
+  });
+  await assert.rejects(stopped, (error) => error === reason);
+  assert.equal((await client.getUpload(first.id)).state, "issued");
+  assert.equal(store.items.size, 1);
+
+  const upload = await client.upload(file, { method, store });
+  assert.equal(upload.id, first.id);
+  assert.equal(upload.state, "confirmed");
+  assert.equal(store.items.size, 0);
+  await assertStored(upload, bytesOf(5_000_000));
+  const other = await client.upload(file, { method, store });
+  assert.notEqual(other.id, first.id, "what is confirmed is not resumed");
+
+  await assert.rejects(client.upload(file, { method, signal: AbortSignal.abort(reason) }), (error) => error === reason);
+});
+
+test("what was confirmed or given up behind its back is not sent again", async () => {
+  const store = new MemoryStore();
+  const file = fileOf("a.bin", 1000);
+  const interrupted = async () => {
+    const stop = new AbortController();
+    let issued;
+    const onIssued = (upload) => {
+      issued = upload;
+      stop.abort();
+    };
+    await assert.rejects(client.upload(file, { method, store, signal: stop.signal, onIssued }), { name: "AbortError" });
+    return issued;
+  };
+  const given = await interrupted();
+  await client.abort(given.id);
+  const fresh = await interrupted();
+  assert.notEqual(fresh.id, given.id);
+
+  // The bytes arrive, and the page is closed before it hears of it.
+  const { items } = store;
+  const copy = new Map(items);
+  assert.equal((await client.upload(file, { method, store })).id, fresh.id);
+  store.items = copy;
+  const requests = await requestsOf(async () => {
+    assert.equal((await client.upload(file, { method, store })).id, fresh.id);
+  });
+  assert.deepEqual(requests, ["POST /api/v1/uploads/{id}/renew", "GET /api/v1/uploads/{id}"]);
+  assert.equal(store.items.size, 0);
+});
+
+test("what the service refuses is told with code, fields and request id, and not tried again", async () => {
+  const cases = [
+    [{ policy: "none" }, 422, "invalid_request", "policy"],
+    [{ policy: "small" }, 422, "policy_refused", "file_size"],
+    [{ name: "a/b" }, 422, "invalid_request", "original_file_name"],
+  ];
+  for (const [options, status, code, field] of cases) {
+    const requests = await requestsOf(() =>
+      assert.rejects(client.upload(fileOf("a.bin", 2000), { method, ...options }), (error) => {
+        assert.ok(error instanceof PresigndError);
+        assert.deepEqual([error.status, error.code, error.fields[0].field], [status, code, field]);
+        assert.match(error.requestId, /^[0-9a-f]{32}$/);
+        assert.match(error.message, new RegExp(field));
+        return true;
+      }),
+    );
+    assert.deepEqual(requests, ["POST /api/v1/uploads"]);
+  }
+  await assert.rejects(client.download("01890a5d-ac96-774b-bcce-b302099a8057"), { status: 404, code: "not_found" });
+  await assert.rejects(client.upload(new Blob(["x"])), TypeError);
+});
+
+test("uploads are listed, shown and given up", async () => {
+  const issued = [];
+  for (let index = 0; index < 3; index++) {
+    const stop = new AbortController();
+    const onIssued = ({ id }) => {
+      issued.push(id);
+      stop.abort();
+    };
+    await client.upload(fileOf("a.bin", 1), { method, signal: stop.signal, onIssued }).catch(() => {});
+  }
+  await client.abort(issued[0]);
+  const page = await client.listUploads({ limit: 2 });
+  assert.deepEqual(page.uploads.map(({ id }) => id), [issued[2], issued[1]]);
+  const next = await client.listUploads({ limit: 1, cursor: page.next_cursor });
+  assert.equal(next.uploads[0].id, issued[0]);
+  assert.equal((await client.listUploads({ state: "aborted", limit: 1 })).uploads[0].id, issued[0]);
+  await assert.rejects(client.download(issued[1]), { status: 409, code: "upload_not_confirmed" });
+});
+
+test("a token that is refused is asked for once more", async () => {
+  const asked = [];
+  const refreshing = newClient({
+    baseUrl: `${baseUrl}/`,
+    token: async (refused) => {
+      asked.push(refused);
+      return refused ? token : "outdated";
+    },
+  });
+  await refreshing.listUploads();
+  assert.deepEqual(asked, [false, true]);
+  await assert.rejects(newClient({ token: "garbage" }).listUploads(), { status: 401, code: "token_invalid" });
+  await assert.rejects(newClient({ token: () => "garbage" }).listUploads(), { status: 401, code: "token_invalid" });
+});
+
+test("a file is downloaded under the name that was asked for", async () => {
+  const upload = await client.upload(new File(["hello"], "a.txt"), { method });
+  const { url } = await client.downloadUrl(upload.id, { fileName: "b.txt", expiresIn: 20 });
+  const response = await fetch(url);
+  assert.equal(response.headers.get("content-disposition"), 'attachment; filename="b.txt"');
+  assert.equal(await response.text(), "hello");
+});
