@@ -21,7 +21,7 @@ use crate::{
         events::EventTokenConfig, secret::SecretFileError,
     },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
-    domain::{CallbackKey, CallbackTokens, Inspection, Inspector, Outbox, Service, SweepProgress, Sweeper},
+    domain::{CallbackTokens, Capabilities, Inspection, Inspector, Outbox, Service, SweepProgress, Sweeper, TokenKeys},
     http::{self, Metrics, State},
     model::IpScope,
     policy::{self, InspectionRule, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher, Rules},
@@ -156,7 +156,7 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
     let demanded = config.clone();
     let (policies, policy_watcher) =
         policy::watch(&config.policies.file, runtime, move |document| meets_demands(document, &demanded))?;
-    let callback_tokens = callback_tokens(&config.callback)?;
+    let token_keys = token_keys(&config.callback)?;
     let inspection = config.inspection.as_ref().map(inspection).transpose()?;
     let endpoint = endpoint(&config.s3)?;
     let database = Database::new(&config.database, runtime)?;
@@ -167,7 +167,8 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
         store: ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone()),
         sessions: Sessions::new(sdk, &config.s3, endpoint, clock.clone(), runtime.clone()),
         policies,
-        callback_tokens,
+        callback_tokens: CallbackTokens::new(token_keys.clone()),
+        capabilities: Capabilities::new(token_keys, config.capabilities.expires_in),
         outbox: Outbox::new(&config.webhooks),
         staged_methods: config.s3.stage.clone().into(),
         inspection,
@@ -239,7 +240,7 @@ pub async fn check(config: &Config, runtime: Handle) -> Result<PolicyDocument, S
     if !auth.issuers.is_empty() {
         Authenticator::from_config(&auth, Clock::System, runtime.clone()).await?;
     }
-    callback_tokens(&config.callback)?;
+    token_keys(&config.callback)?;
     event_senders(&config.events, &Clock::System, &runtime)?;
     endpoint(&config.s3)?;
     config.inspection.as_ref().map(inspection).transpose()?;
@@ -321,9 +322,8 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.listen(2048)?.into_std()
 }
 
-fn callback_tokens(config: &CallbackConfig) -> Result<CallbackTokens, StartError> {
-    let keys = config.keys.iter().map(|key| Ok(CallbackKey::new(&key.id, &key.load()?)));
-    Ok(CallbackTokens::new(keys.collect::<Result<_, SecretFileError>>()?))
+fn token_keys(config: &CallbackConfig) -> Result<TokenKeys, SecretFileError> {
+    config.keys.iter().map(|key| Ok((key.id.as_str(), key.load()?))).collect()
 }
 
 fn event_senders(config: &EventsConfig, clock: &Clock, runtime: &Handle) -> Result<EventSenders, StartError> {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 pub mod auth;
 pub mod callback;
+pub mod capabilities;
 pub mod database;
 pub mod duration;
 pub mod environment;
@@ -31,6 +32,7 @@ pub mod webhooks;
 
 pub use auth::AuthConfig;
 pub use callback::CallbackConfig;
+pub use capabilities::CapabilitiesConfig;
 pub use database::DatabaseConfig;
 pub use events::EventsConfig;
 pub use inspection::InspectionConfig;
@@ -58,8 +60,11 @@ pub struct Config {
     pub s3: S3Config,
     /// Who may ask.
     pub auth: AuthConfig,
-    /// Keys of callback tokens.
+    /// Keys of callback tokens and capabilities.
     pub callback: CallbackConfig,
+    /// Paths that stand for a user.
+    #[serde(default)]
+    pub capabilities: CapabilitiesConfig,
     /// The policies that operators rotate.
     #[serde(default)]
     pub policies: PoliciesConfig,
@@ -140,6 +145,7 @@ impl Config {
         problems.extend(self.s3.problems());
         problems.extend(self.auth.problems());
         problems.extend(self.callback.problems());
+        problems.extend(self.capabilities.problems());
         problems.extend(self.inspection.iter().flat_map(InspectionConfig::problems));
         problems.extend(self.webhooks.problems());
         problems.extend(self.sweeper.problems());

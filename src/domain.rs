@@ -2,6 +2,7 @@
 
 mod abort;
 mod callback_token;
+mod capability;
 mod confirm;
 mod deliver;
 mod disposition;
@@ -17,12 +18,14 @@ mod outbox;
 mod renew;
 mod sniff;
 mod sweep;
+mod token_keys;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-pub use callback_token::{CallbackKey, CallbackTokens};
+pub use callback_token::CallbackTokens;
+pub use capability::{Capabilities, Capability, GrantedCapability};
 pub use confirm::{Claim, Confirmer, SniffCounts};
 pub use deliver::{DownloadRequest, IssuedDownload};
 pub use disposition::{Disposition, content_disposition};
@@ -35,6 +38,7 @@ pub use issue::{IssueRequest, IssuedUpload, UploadTarget};
 pub use multipart::{ClaimedPart, MissingParts, PartsRequest, SignedPart, UploadedParts};
 pub use outbox::Outbox;
 pub use sweep::{Rehearsal, SweepProgress, SweepStatus, Sweeper};
+pub use token_keys::TokenKeys;
 
 use crate::{
     clock::Clock,
@@ -60,6 +64,8 @@ pub struct Service {
     pub policies: PolicyHandle,
     /// The tokens that confirm without a JWT.
     pub callback_tokens: CallbackTokens,
+    /// The paths that stand for a user.
+    pub capabilities: Capabilities,
     /// Who is told what became of uploads.
     pub outbox: Outbox,
     /// The methods whose uploads land in the staging area.

@@ -1,6 +1,9 @@
 //! The HTTP API: the whole route table, and the state that handlers see.
 
+mod active_storage;
+mod capabilities;
 mod client_address;
+mod companion;
 mod documentation;
 mod downloads;
 mod error;
@@ -12,6 +15,8 @@ mod metrics;
 mod parts;
 mod policies;
 mod request;
+mod s3_xml;
+mod sign;
 mod uploads;
 
 use std::{future::ready, sync::Arc, time::Duration};
@@ -23,7 +28,7 @@ use actix_web::{
 };
 
 pub use client_address::TrustedProxies;
-pub use error::{ApiError, ErrorCode, FieldError};
+pub use error::{ApiError, Dialect, ErrorCode, FieldError};
 pub use events::EventIntake;
 pub use health::Readiness;
 pub use metrics::Metrics;
@@ -95,6 +100,39 @@ pub fn routes(app: &mut ServiceConfig) {
     at(app, "/api/v1/uploads/{id}/renew", "POST", [web::post().to(uploads::renew)]);
     at(app, "/api/v1/uploads/{id}/parts", "GET, POST", [web::get().to(parts::list), web::post().to(parts::sign)]);
     at(app, "/api/v1/uploads/{id}/complete", "POST", [web::post().to(uploads::complete)]);
+
+    // The contracts of clients that others wrote. At /u/, a capability in the path stands for the user.
+    at(app, "/api/v1/capabilities", "POST", [web::post().to(capabilities::grant)]);
+    at(app, "/u/{capability}/uploads/{id}/complete", "POST", [web::post().to(capabilities::complete)]);
+    at(app, "/s3/params", "GET", [web::get().to(companion::params)]);
+    at(app, "/u/{capability}/s3/params", "GET", [web::get().to(companion::params)]);
+    at(app, "/s3/multipart", "POST", [web::post().to(companion::create)]);
+    at(app, "/s3/multipart/{id}", "DELETE, GET", [web::get().to(companion::list), web::delete().to(companion::abort)]);
+    at(app, "/s3/multipart/{id}/complete", "POST", [web::post().to(companion::complete)]);
+    at(app, "/s3/multipart/{id}/batch", "GET", [web::get().to(companion::sign_batch)]);
+    at(app, "/s3/multipart/{id}/{part}", "GET", [web::get().to(companion::sign_part)]);
+    at(app, "/u/{capability}/s3/multipart", "POST", [web::post().to(companion::create)]);
+    at(
+        app,
+        "/u/{capability}/s3/multipart/{id}",
+        "DELETE, GET",
+        [web::get().to(companion::list), web::delete().to(companion::abort)],
+    );
+    at(app, "/u/{capability}/s3/multipart/{id}/complete", "POST", [web::post().to(companion::complete)]);
+    at(app, "/u/{capability}/s3/multipart/{id}/batch", "GET", [web::get().to(companion::sign_batch)]);
+    at(app, "/u/{capability}/s3/multipart/{id}/{part}", "GET", [web::get().to(companion::sign_part)]);
+    at(app, "/s3/sts", "GET", [web::get().to(companion::sts)]);
+    at(app, "/u/{capability}/s3/sts", "GET", [web::get().to(companion::sts)]);
+    at(app, "/api/v1/sign", "POST", [web::post().to(sign::sign)]);
+    at(app, "/u/{capability}/xml", "POST", [web::post().to(s3_xml::create)]);
+    at(
+        app,
+        "/u/{capability}/xml/{id}",
+        "DELETE, GET, POST",
+        [web::get().to(s3_xml::list), web::post().to(s3_xml::complete), web::delete().to(s3_xml::abort)],
+    );
+    at(app, "/rails/active_storage/direct_uploads", "POST", [web::post().to(active_storage::issue)]);
+    at(app, "/u/{capability}/rails/active_storage/direct_uploads", "POST", [web::post().to(active_storage::issue)]);
 
     // Downloads: for whoever a policy lets read.
     at(app, "/api/v1/downloads", "POST", [web::post().to(downloads::issue)]);

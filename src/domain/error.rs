@@ -35,6 +35,12 @@ pub enum DomainError {
     /// The callback token is forged, outdated, or of another upload.
     #[error("the callback token is not valid for this upload now")]
     CallbackTokenInvalid,
+    /// The capability is forged or outdated.
+    #[error("the capability in the path is not valid now")]
+    CapabilityInvalid,
+    /// The capability was given to another network.
+    #[error("the capability in the path was given to another network")]
+    CapabilityElsewhere,
     /// Nothing has been uploaded yet.
     #[error("the store holds no object for this upload yet")]
     Incomplete,

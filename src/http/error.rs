@@ -14,6 +14,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
+use super::s3_xml;
 use crate::{
     auth::{AuthError, SnsError},
     db::DbError,
@@ -63,6 +64,8 @@ macro_rules! error_codes {
 error_codes! {
     InvalidJson = "invalid_json", BAD_REQUEST, "The body is not the JSON that is expected",
         "Send one JSON object with the documented fields; detail names the place that could not be read.";
+    InvalidXml = "invalid_xml", BAD_REQUEST, "The body is not the XML that is expected",
+        "Send the CompleteMultipartUpload of Amazon S3; detail says what could not be read.";
     ClientAddressUnknown = "client_address_unknown", BAD_REQUEST, "The client's address cannot be told",
         "The reverse proxy in front sent a forwarding header without a usable address. An operator has to look at it.";
     TokenMissing = "token_missing", UNAUTHORIZED, "No token was sent",
@@ -73,6 +76,10 @@ error_codes! {
         "Send callback.token of this very upload, before its time runs out, or confirm with the owner's JWT.";
     EventSenderUnknown = "event_sender_unknown", UNAUTHORIZED, "It is not known who sends these events",
         "Send one of the tokens under [events] as \"Authorization: Bearer …\" or as the password of Basic, or a message that Amazon SNS signed for a listed topic.";
+    CapabilityInvalid = "capability_invalid", UNAUTHORIZED, "The capability in the path is not valid",
+        "It is forged or its time has run out. Get a new one with POST /api/v1/capabilities.";
+    CapabilityElsewhere = "capability_elsewhere", FORBIDDEN, "The capability in the path was given to another network",
+        "A capability works from the network that asked for it. After a change of network, get a new one with POST /api/v1/capabilities.";
     ScopeMissing = "scope_missing", FORBIDDEN, "The token lacks a scope",
         "detail names what the token may not do. Ask your identity provider for the scope.";
     NotFound = "not_found", NOT_FOUND, "There is no such upload",
@@ -81,6 +88,8 @@ error_codes! {
         "See /openapi.yaml for the paths.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
         "The Allow header lists the methods that it takes.";
+    CredentialsNotGiven = "credentials_not_given", BAD_REQUEST, "No credentials of the store are given out: use companionEndpoint or signRequest",
+        "With credentials of the store a page could write what no upload records. Let Uppy use companionEndpoint or signRequest instead of getCredentials.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The body did not arrive in time",
         "Try again over a better connection. Nothing was recorded.";
     UploadIncomplete = "upload_incomplete", CONFLICT, "The upload is not complete yet",
@@ -127,6 +136,17 @@ error_codes! {
         "Try again after the seconds in Retry-After.";
     SnsUnavailable = "sns_unavailable", SERVICE_UNAVAILABLE, "Amazon SNS cannot be asked at the moment",
         "Try again after the seconds in Retry-After; Amazon SNS does so by itself.";
+}
+
+/// How a failure is told, which depends on whose contract the path belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// RFC 9457.
+    Problem,
+    /// The same with the members that clients of Companion read: `error`, and `message`, which they show to users.
+    Companion,
+    /// The XML of Amazon S3.
+    S3,
 }
 
 /// Seconds in `Retry-After` of every 503: long enough to help, short enough that a person waits for it.
@@ -196,8 +216,8 @@ impl ApiError {
         self.code
     }
 
-    /// The answer, with the id of the request and documentation at `base_url`.
-    pub fn response(&self, base_url: &str, request_id: &str) -> HttpResponse {
+    /// The answer in `dialect`, with the id of the request and documentation at `base_url`.
+    pub fn response(&self, dialect: Dialect, base_url: &str, request_id: &str) -> HttpResponse {
         #[derive(Serialize)]
         struct Problem<'a> {
             r#type: String,
@@ -211,8 +231,13 @@ impl ApiError {
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'a [FieldError],
             request_id: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            message: Option<&'a str>,
         }
         let status = self.code.status();
+        let sentence = self.sentence();
         let problem = Problem {
             r#type: format!("{base_url}/docs#{}", self.code.as_str()),
             title: self.code.title(),
@@ -223,6 +248,8 @@ impl ApiError {
             reason: self.reason,
             errors: &self.errors,
             request_id,
+            error: (dialect == Dialect::Companion).then_some(&*sentence),
+            message: (dialect == Dialect::Companion).then_some(&*sentence),
         };
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CACHE_CONTROL, "no-store"));
@@ -232,10 +259,26 @@ impl ApiError {
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, self.challenge()));
         }
+        if dialect == Dialect::S3 {
+            let error = s3_xml::Error { code: self.code.as_str(), message: &sentence, request_id };
+            return s3_xml::body(response, &error);
+        }
         match serde_json::to_vec(&problem) {
             Ok(body) => response.content_type("application/problem+json").body(body),
             Err(_) => response.finish(),
         }
+    }
+
+    /// All of it in one line, for clients that show users what they read.
+    fn sentence(&self) -> String {
+        let mut sentence = self.code.title().to_owned();
+        if !self.code.status().is_server_error() {
+            let fields = self.errors.iter().map(|error| format!("{} {}", error.field, error.rule));
+            for detail in self.detail.iter().cloned().chain(fields) {
+                sentence.extend([": ", &detail]);
+            }
+        }
+        sentence
     }
 
     /// RFC 6750 section 3: without a token only the scheme is named, with a bad one the failed check as well.
@@ -415,6 +458,8 @@ impl From<DomainError> for ApiError {
             DomainError::PolicyWithdrawn(_) => ErrorCode::PolicyWithdrawn,
             DomainError::NotFound => ErrorCode::NotFound,
             DomainError::CallbackTokenInvalid => ErrorCode::CallbackTokenInvalid,
+            DomainError::CapabilityInvalid => ErrorCode::CapabilityInvalid,
+            DomainError::CapabilityElsewhere => ErrorCode::CapabilityElsewhere,
             DomainError::Incomplete | DomainError::PartsMissing(_) => ErrorCode::UploadIncomplete,
             DomainError::PartsGone => ErrorCode::PartsGone,
             DomainError::NotMultipart => ErrorCode::NotMultipart,
@@ -448,7 +493,7 @@ mod tests {
     #[actix_web::test]
     async fn server_errors_tell_nothing_and_unavailability_says_when_to_come_back() {
         let body = async |error: ApiError| {
-            let response = error.response("https://api.example.com", "r1");
+            let response = error.response(Dialect::Problem, "https://api.example.com", "r1");
             let retry = response.headers().get(header::RETRY_AFTER).is_some();
             let body = actix_web::body::to_bytes(response.into_body()).await.unwrap();
             (String::from_utf8(body.to_vec()).unwrap(), retry)

@@ -13,9 +13,12 @@ use serde::de::DeserializeOwned;
 
 use super::{ApiError, ErrorCode, FieldError, State};
 use crate::{
-    domain::Caller,
+    domain::{Caller, Capability},
     model::{IntentId, Principal},
 };
+
+/// The policy of whoever names none.
+pub(super) const DEFAULT_POLICY: &str = "default";
 
 type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, ApiError>>>>;
 
@@ -68,6 +71,43 @@ impl Authenticated {
     /// This user at `address`.
     pub(super) fn at(&self, address: ClientAddress) -> Caller<'_> {
         Caller { principal: &self.0, address: address.0 }
+    }
+}
+
+/// Who uploads by the contract of a client that this service did not invent, and under which policy: whom the capability
+/// in the path stands for, or else the user of the token, under the default policy.
+#[derive(Debug)]
+pub(super) struct Uploader {
+    /// The user.
+    pub principal: Principal,
+    /// The policy.
+    pub policy: String,
+    address: IpAddr,
+}
+
+impl Uploader {
+    /// This user, where they are.
+    pub(super) fn caller(&self) -> Caller<'_> {
+        Caller { principal: &self.principal, address: self.address }
+    }
+}
+
+impl FromRequest for Uploader {
+    type Error = ApiError;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        let address = ClientAddress::from_request(&request, payload).into_inner();
+        Box::pin(async move {
+            let address = address?.0;
+            let Some(token) = request.match_info().get("capability") else {
+                let principal = Authenticated::extract(&request).await?.0;
+                return Ok(Self { principal, policy: DEFAULT_POLICY.to_owned(), address });
+            };
+            let Capability { principal, policy, .. } = state(&request)?.service.capability(token, address)?;
+            Ok(Self { principal, policy, address })
+        })
     }
 }
 

@@ -82,8 +82,8 @@ impl SignPartsBody {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClaimedPartBody {
-    part_number: u64,
-    etag: String,
+    pub(super) part_number: u64,
+    pub(super) etag: String,
 }
 
 impl ClaimedPartBody {

@@ -16,11 +16,20 @@ use actix_web::{
 };
 use uuid::Uuid;
 
-use super::{ApiError, RoutePattern, State};
+use super::{ApiError, Dialect, RoutePattern, State};
 use crate::config::server::ServerConfig;
 
 /// What stores call.
 const CALLBACKS: &str = "/api/v1/callbacks/";
+
+/// What stands before a capability.
+const CAPABILITIES: &str = "/u/";
+
+/// The contract of Companion.
+const COMPANION: &str = "/s3/";
+
+/// The contract of Active Storage.
+const RAILS: &str = "/rails/";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -37,7 +46,7 @@ pub async fn finish(
         Ok(response) => match response.response().error().and_then(|error| error.as_error::<ApiError>()) {
             None => response.map_into_left_body(),
             Some(error) => {
-                let answer = problem(&state, error, &request_id, loggable_path(response.request()));
+                let answer = problem(&state, error, &request_id, response.request());
                 let headers = response.headers().clone();
                 let mut answer = answer.map_into_right_body();
                 // What a middleware inside this one has added, such as CORS headers, belongs to the answer as well.
@@ -54,10 +63,11 @@ pub async fn finish(
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    if response.request().path().starts_with("/api/") && !response.headers().contains_key(header::CACHE_CONTROL) {
+    let is_api = ["/api/", CAPABILITIES, COMPANION, RAILS].iter().any(|api| response.request().path().starts_with(api));
+    if is_api && !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    if response.request().path().starts_with(CALLBACKS) {
+    if holds_secret(response.request().path()) {
         // The address is a secret, and a page that a browser is sent on to would be told it.
         response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
@@ -74,21 +84,39 @@ fn request_id(request: &ServiceRequest) -> String {
     given.filter(usable).map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned)
 }
 
-/// The path, but of a callback only its pattern: there is a secret in some.
-fn loggable_path(request: &HttpRequest) -> &str {
-    if !request.path().starts_with(CALLBACKS) {
-        return request.path();
-    }
-    request.app_data::<RoutePattern>().map_or(CALLBACKS, |pattern| pattern.0)
+/// Whether there may be a secret in the path.
+fn holds_secret(path: &str) -> bool {
+    path.starts_with(CALLBACKS) || path.starts_with(CAPABILITIES)
 }
 
-fn problem(state: &State, error: &ApiError, request_id: &str, path: &str) -> actix_web::HttpResponse {
+/// The path, or only its pattern where there may be a secret in it.
+fn loggable_path(request: &HttpRequest) -> &str {
+    if !holds_secret(request.path()) {
+        return request.path();
+    }
+    request.app_data::<RoutePattern>().map_or("a secret path", |pattern| pattern.0)
+}
+
+/// Whose contract `path` belongs to.
+fn dialect(path: &str) -> Dialect {
+    // What follows the capability.
+    let contract = path.strip_prefix(CAPABILITIES).and_then(|rest| rest.find('/').and_then(|at| rest.get(at..)));
+    match contract.unwrap_or(path) {
+        path if path.starts_with(COMPANION) => Dialect::Companion,
+        path if path.starts_with("/xml") => Dialect::S3,
+        _ => Dialect::Problem,
+    }
+}
+
+fn problem(state: &State, error: &ApiError, request_id: &str, request: &HttpRequest) -> actix_web::HttpResponse {
+    let path = loggable_path(request);
+    let dialect = dialect(request.path());
     if error.code().status().is_server_error() {
         log::error!("request {request_id} to {path} failed: {error}");
     } else {
         log::debug!("request {request_id} to {path} was refused: {error}");
     }
-    error.response(&state.base_url, request_id)
+    error.response(dialect, &state.base_url, request_id)
 }
 
 fn observe<B>(state: &State, response: &ServiceResponse<B>, request_id: &str, began: Instant) {
@@ -122,6 +150,8 @@ pub fn cors(config: &ServerConfig) -> Cors {
         .allowed_methods([Method::GET, Method::POST, Method::DELETE])
         .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT])
         .allowed_headers(["idempotency-key", "x-callback-token", "x-request-id"])
+        // What the client of Active Storage sends with every request.
+        .allowed_headers(["x-requested-with", "x-csrf-token"])
         .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE, REQUEST_ID])
         .max_age(3600);
     for origin in &config.cors_allowed_origins {

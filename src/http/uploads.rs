@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    extract::{Authenticated, ClientAddress, JsonBody, OptionalJsonBody, UploadId},
+    extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody, OptionalJsonBody, UploadId},
     form_return::form_return,
     parts::{ClaimedPartBody, PARTS_BODY},
 };
@@ -104,9 +104,14 @@ pub(super) async fn complete(
         let user = <Authenticated as actix_web::FromRequest>::extract(&request).await?;
         state.service.confirm_upload(id.0, Confirmer::Owner(&user.0), claim).await?
     };
+    Ok(confirmed(&upload))
+}
+
+/// The answer to whoever confirmed `upload`.
+pub(super) fn confirmed(upload: &UploadIntent) -> HttpResponse {
     // Accepted: verified, and a scanner has yet to say that it is clean.
     let status = if upload.state == IntentState::Inspecting { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok(HttpResponse::build(status).json(UploadView::from(&upload)))
+    HttpResponse::build(status).json(UploadView::from(upload))
 }
 
 /// `DELETE /api/v1/uploads/{id}`
@@ -183,7 +188,7 @@ impl IssueUploadBody {
                 original_file_name,
                 file_size: Some(self.file_size.0),
                 content_type,
-                policy: self.policy.unwrap_or_else(|| "default".to_owned()),
+                policy: self.policy.unwrap_or_else(|| DEFAULT_POLICY.to_owned()),
                 method,
                 checksum_sha256,
                 part_checksums: self.part_checksums,
@@ -198,7 +203,7 @@ impl IssueUploadBody {
     }
 }
 
-fn checked<T>(
+pub(super) fn checked<T>(
     errors: &mut Vec<FieldError>,
     field: &str,
     text: String,
@@ -220,7 +225,7 @@ fn invalid_field(field: &str, invalid: Invalid) -> ApiError {
 /// A size in bytes: a JSON number, or its decimal digits in a string, which is what HTML forms and many older
 /// clients send.
 #[derive(Debug, Clone, Copy)]
-struct FileSize(u64);
+pub(super) struct FileSize(pub(super) u64);
 
 impl<'de> Deserialize<'de> for FileSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -318,10 +323,7 @@ fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> HttpRespo
         (Some(UploadTarget::Post(form)), Some(fields)) => Some(PostDataView { url: &form.url, fields }),
         _ => None,
     };
-    let callback = upload
-        .callback_token
-        .as_ref()
-        .map(|token| CallbackView { url: format!("{upload_url}/complete"), token: token.expose_secret() });
+    let callback = CallbackView::of(state, upload);
     let mut body = Vec::with_capacity(2048 + 2 * fields.as_ref().map_or(0, |fields| fields.get().len()));
     let issued = IssuedView { view, upload: target, presigned_post_data, callback };
     match serde_json::to_writer(&mut body, &issued) {
@@ -435,9 +437,17 @@ enum FormFields<'a> {
 }
 
 #[derive(Serialize)]
-struct CallbackView<'a> {
+pub(super) struct CallbackView<'a> {
     url: String,
     token: &'a str,
+}
+
+impl<'a> CallbackView<'a> {
+    /// What confirms `upload` without a JWT; none for what is settled already.
+    pub(super) fn of(state: &State, upload: &'a IssuedUpload) -> Option<Self> {
+        let url = format!("{}/api/v1/uploads/{}/complete", state.base_url, upload.intent.id);
+        upload.callback_token.as_ref().map(|token| Self { url, token: token.expose_secret() })
+    }
 }
 
 /// Headers that the client has to send. `Content-Length` is signed as well, but every client sends the one of its
