@@ -15,7 +15,9 @@
 mod attacks;
 mod authorization;
 mod boto3;
+mod browser;
 mod client_address;
+mod clients;
 mod command_line;
 mod content;
 mod contract;
@@ -54,7 +56,9 @@ fn main() -> ExitCode {
     let mut suite = Suite::new(&world);
     attacks::register(&mut suite);
     authorization::register(&mut suite);
+    browser::register(&mut suite);
     client_address::register(&mut suite);
+    clients::register(&mut suite);
     command_line::register(&mut suite);
     content::register(&mut suite);
     contract::register(&mut suite);

@@ -1,0 +1,80 @@
+// Opens a page in Chromium, lets it upload, and tells what came of it.
+//
+//   node drive.mjs PAGE MODULES
+//
+// PAGE is a script of this folder and MODULES the folder of packages that it is bundled with. The first line of standard
+// input is a job: `upload` is what the page is told, and `pauses` are requests to hold back, each by its method, a part
+// of its URL and its turn among those. Each line of standard output is JSON: `{"paused": n}` when the pause n has been
+// reached, and at the end what the page says. A paused request goes on after a line on standard input.
+
+import { createServer } from 'node:http'
+import { createInterface } from 'node:readline'
+import { build } from 'esbuild'
+import { chromium } from 'playwright-core'
+
+const [script, modules] = process.argv.slice(2)
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+const nextLine = async () => (await lines.next()).value
+const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`)
+
+const job = JSON.parse(await nextLine())
+const bundle = await build({
+  entryPoints: [script],
+  bundle: true,
+  format: 'iife',
+  nodePaths: [modules],
+  logLevel: 'error',
+  write: false,
+})
+const server = createServer((request, response) => {
+  const isScript = request.url === '/page.js'
+  response.setHeader('content-type', isScript ? 'text/javascript' : 'text/html; charset=utf-8')
+  response.end(isScript ? bundle.outputFiles[0].text : '<!doctype html><title>upload</title><script src="/page.js"></script>')
+})
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: [
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+  ],
+})
+try {
+  const page = await browser.newPage()
+  page.on('console', (message) => process.stderr.write(`page: ${message.text()}\n`))
+  page.on('pageerror', (error) => process.stderr.write(`page: ${error.stack}\n`))
+  const requests = []
+  page.on('response', (response) => {
+    const { pathname } = new URL(response.url())
+    requests.push({ method: response.request().method(), path: pathname, status: response.status() })
+  })
+  for (const [number, { method, url, turn }] of (job.pauses ?? []).entries()) {
+    let seen = 0
+    await page.route(
+      (address) => address.href.includes(url),
+      async (route) => {
+        if (route.request().method() === method && ++seen === turn) {
+          say({ paused: number })
+          await nextLine()
+        }
+        await route.continue()
+      },
+    )
+  }
+  await page.goto(`http://127.0.0.1:${server.address().port}/`)
+  const outcome = await page.evaluate((upload) => window.upload(upload), job.upload)
+  // What a page sends when it gives up is not waited for by it.
+  await page.waitForLoadState('networkidle')
+  say({ ...outcome, requests })
+} finally {
+  await browser.close()
+  server.close()
+}
+process.exit(0)

@@ -1,0 +1,269 @@
+//! The contracts of clients that others wrote, spoken without those clients: what is promised, and what is refused.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use chrono::TimeDelta;
+use presignd::clock::Clock;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{
+    AppOptions, Backend, Caller, Program, Reply, Suite, TestApp,
+    app::settings,
+    backend::BackendKind,
+    caller::{id, upload_request},
+};
+
+pub(crate) fn register(suite: &mut Suite<'_>) {
+    suite.everywhere("a_form_for_a_file_of_unknown_size_takes_what_the_policy_allows", forms);
+    suite.everywhere("a_signed_put_is_exact_and_one_without_a_size_is_a_form", signed);
+    suite.everywhere("a_direct_upload_takes_the_bytes_of_its_md5_only", direct_uploads);
+    // Nothing in these depends on the store.
+    let embedded = &[BackendKind::Embedded];
+    suite.on(embedded, "a_capability_is_good_for_its_user_policy_network_and_time", capabilities);
+    suite.on(embedded, "what_cannot_be_held_to_a_limit_is_refused", refusals);
+    // A process of its own cannot share the embedded database.
+    suite.on(&[BackendKind::Rgw], "no_capability_shows_in_the_log", log);
+}
+
+/// A capability of `caller`, as somebody has it who has no token.
+pub(crate) async fn capability(caller: &Caller, body: &Value) -> (Value, String) {
+    let granted = caller.post("/api/v1/capabilities", body).await.expect(StatusCode::CREATED);
+    let path = granted["url"].as_str().unwrap();
+    let path = path[path.find("/u/").unwrap()..].to_owned();
+    (granted, path)
+}
+
+/// The 32 digits of an upload's id in its key, as a page finds them.
+pub(crate) fn id_in(key: &str) -> &str {
+    let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    let at = (0..=key.len() - 32).find(|at| key.get(*at..at + 32).is_some_and(is_hex));
+    &key[at.expect("an id")..][..32]
+}
+
+/// An object at the store with these bytes, as its administrator sees it.
+pub(crate) async fn stored(app: &TestApp, key: &str) -> Vec<u8> {
+    let object = app.bucket.s3.get_object().bucket(&app.bucket.bucket).key(key).send().await.expect("the object");
+    object.body.collect().await.expect("its bytes").to_vec()
+}
+
+async fn forms(backend: Backend) {
+    let app = TestApp::start_with(&backend, AppOptions::unscoped()).await;
+    let alice = app.user("alice");
+    let (_, path) = capability(&alice, &json!({})).await;
+    let page = app.anonymous();
+    let issue = async |name: &str| {
+        let params =
+            "?filename={name}&type=text/plain&metadata[caption]=a%20b&metadata[name]=x&metadata[relativePath]=null";
+        page.get(&format!("{path}/s3/params{}", params.replace("{name}", name))).await.expect(StatusCode::OK)
+    };
+    for size in [0, 1, 8 << 20] {
+        let form = issue("%C3%A9.txt").await;
+        assert_eq!(form["method"], "POST");
+        assert_eq!(form["fields"]["x-amz-meta-caption"], "a b");
+        assert!(form["expires"].as_i64().is_some_and(|seconds| (1..=300).contains(&seconds)), "{form}");
+        let id = id_in(form["fields"]["key"].as_str().unwrap()).to_owned();
+        let issued = alice.get(&format!("/api/v1/uploads/{id}")).await.expect(StatusCode::OK);
+        assert_eq!((&issued["file_size"], &issued["file_size_is_limit"]), (&json!(8 << 20), &json!(true)), "{issued}");
+        assert_eq!(issued["original_file_name"], "\u{e9}.txt");
+
+        let bytes = vec![7; size];
+        assert!(Reply::of(upload_request(&page.http, &form, &bytes)).await.status.is_success());
+        let confirmed = page.post_nothing(&format!("{path}/uploads/{id}/complete")).await.expect(StatusCode::OK);
+        assert_eq!((&confirmed["state"], &confirmed["file_size"]), (&json!("confirmed"), &json!(size)), "{confirmed}");
+        assert!(confirmed.get("file_size_is_limit").is_none(), "{confirmed}");
+        assert_eq!(alice.download(&confirmed).await.bytes, bytes);
+    }
+
+    let form = issue("large.txt").await;
+    let refused = Reply::of(upload_request(&page.http, &form, &vec![7; (8 << 20) + 1])).await;
+    assert!(refused.status.is_client_error(), "{refused:?}");
+    // And if the store had taken it all the same.
+    let key = form["fields"]["key"].as_str().unwrap();
+    let larger = app.bucket.s3.put_object().bucket(&app.bucket.bucket).key(key).content_type("text/plain");
+    larger.body(vec![7; (8 << 20) + 1].into()).send().await.expect("the administrator may put");
+    let path = format!("{path}/uploads/{}/complete", id_in(key));
+    let mismatch = page.post_nothing(&path).await.expect_problem(422, "upload_mismatch");
+    assert_eq!(mismatch["errors"][0]["expected"], "at most 8388608", "{mismatch}");
+    app.end().await;
+}
+
+async fn signed(backend: Backend) {
+    let app = TestApp::start_with(&backend, AppOptions::unscoped()).await;
+    let alice = app.user("alice");
+    let object =
+        json!({ "method": "PUT", "key": "6f1e7f0a-0f0b-4b52-9d0b-3c9b1a6b0e11-a.txt", "contentType": "text/plain" });
+    let sign = async |more: Value| {
+        let mut body = object.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        alice.post("/api/v1/sign", &body).await
+    };
+    for (more, method) in
+        [(json!({}), "POST"), (json!({ "size": 5, "policy": "public" }), "PUT"), (json!({ "size": "5" }), "POST")]
+    {
+        // Only the second issuer's tokens have a tenant, which the policy's key needs.
+        let more = if more["policy"] == "public" { json!({ "size": 5, "policy": "exact" }) } else { more };
+        if method == "PUT" {
+            let policies =
+                "[policy.default]\nip_scope = \"off\"\n[policy.exact]\nmethods = [\"put\"]\nip_scope = \"off\"\n";
+            app.change_policies(policies).await;
+        }
+        let signed = sign(more).await.expect(StatusCode::OK);
+        let upload =
+            json!({ "method": method, "url": signed["url"], "fields": signed["fields"], "headers": signed["headers"] });
+        assert!(Reply::of(upload_request(&alice.http, &upload, b"12345")).await.status.is_success(), "{signed}");
+        let complete = format!("/api/v1/uploads/{}/complete", id(&signed));
+        let confirmed = app.anonymous().post(&complete, &json!({ "token": signed["callback"]["token"] })).await;
+        let confirmed = confirmed.expect(StatusCode::OK);
+        assert_eq!((&confirmed["file_size"], &confirmed["original_file_name"]), (&json!(5), &json!("a.txt")));
+    }
+    for (wrong, field) in [
+        (json!({ "method": "DELETE" }), "method"),
+        (json!({ "method": "GET" }), "method"),
+        (json!({ "contentType": "nonsense" }), "contentType"),
+        (json!({ "key": ".." }), "key"),
+        (json!({ "policy": "exact" }), "file_size"),
+    ] {
+        let refused = sign(wrong.clone()).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+        assert_eq!(refused.json()["errors"][0]["field"], field, "{wrong}");
+    }
+    app.end().await;
+}
+
+async fn direct_uploads(backend: Backend) {
+    let app = TestApp::start(&backend).await;
+    let (alice, path) = (app.user("alice"), "/rails/active_storage/direct_uploads");
+    let checksum = STANDARD.encode(hex::decode("827ccb0eea8a706c4c34a16891f84e7b").unwrap());
+    let blob =
+        json!({ "blob": { "filename": "a.txt", "content_type": "text/plain", "byte_size": 5, "checksum": checksum } });
+    let (_, capability) = capability(&alice, &json!({})).await;
+    for (caller, path) in [(alice.clone(), path.to_owned()), (app.anonymous(), format!("{capability}{path}"))] {
+        let issued = caller.post(&path, &blob).await.expect(StatusCode::OK);
+        assert_eq!((&issued["byte_size"], &issued["checksum"]), (&json!(5), &json!(checksum)), "{issued}");
+        assert_eq!(issued["direct_upload"]["headers"]["content-md5"], json!(checksum));
+        let upload =
+            |headers: &Value| json!({ "method": "PUT", "url": issued["direct_upload"]["url"], "headers": headers });
+        let genuine = upload(&issued["direct_upload"]["headers"]);
+        let other = Reply::of(upload_request(&caller.http, &genuine, b"54321")).await;
+        assert!(other.status.is_client_error(), "bytes of another MD5: {other:?}");
+        let mut without = issued["direct_upload"]["headers"].clone();
+        without.as_object_mut().unwrap().remove("content-md5");
+        let without = Reply::of(upload_request(&caller.http, &upload(&without), b"54321")).await;
+        assert!(without.status.is_client_error(), "no MD5 at all: {without:?}");
+        let sent = Reply::of(upload_request(&caller.http, &genuine, b"12345")).await;
+        assert!(sent.status.is_success(), "{sent:?}");
+
+        let (id, token) = issued["signed_id"].as_str().unwrap().split_once('.').unwrap();
+        let complete =
+            app.anonymous().post(&format!("/api/v1/uploads/{id}/complete"), &json!({ "token": token })).await;
+        assert_eq!(complete.expect(StatusCode::OK)["state"], "confirmed");
+    }
+    for (change, field) in [
+        (json!({ "checksum": "827ccb0eea8a706c4c34a16891f84e7b" }), "blob.checksum"),
+        (json!({ "filename": "a/b" }), "blob.filename"),
+        (json!({ "byte_size": -1 }), "blob.byte_size"),
+    ] {
+        let mut body = blob.clone();
+        body["blob"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let refused = alice.post(path, &body).await.expect_problem(422, "invalid_request");
+        assert_eq!(refused["errors"][0]["field"], field);
+    }
+    app.end().await;
+}
+
+async fn capabilities(backend: Backend) {
+    let clock = Clock::manual(Clock::System.now());
+    let app = TestApp::start_with(&backend, AppOptions { clock: clock.clone(), ..AppOptions::default() }).await;
+    let alice = app.user("alice").at("127.0.0.11");
+    let (granted, path) = capability(&alice, &json!({ "policy": "shared", "expires_in": 60 })).await;
+    assert_eq!((&granted["policy"], &granted["client_network"]), (&json!("shared"), &json!("127.0.0.11/32")));
+    let sts = format!("{path}/s3/sts");
+    let here = app.anonymous().at("127.0.0.11");
+    // Everything but what is asked for is in order.
+    let refused = here.get(&sts).await.expect_problem(400, "credentials_not_given");
+    let says = refused["error"].as_str().unwrap();
+    assert!(says.contains("companionEndpoint") && says.contains("signRequest"), "{says}");
+    assert_eq!(refused["message"], says);
+    // The policy is the capability's, and it requires a checksum.
+    let params = here.get(&format!("{path}/s3/params?filename=a.txt")).await.expect_problem(422, "policy_refused");
+    assert_eq!(params["errors"][0]["field"], "checksum_sha256");
+
+    let elsewhere = app.anonymous().at("127.0.0.12").get(&sts).await.expect_problem(403, "capability_elsewhere");
+    assert!(elsewhere["error"].is_string());
+    let token = path.strip_prefix("/u/").unwrap();
+    let [key, claims, tag] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
+    for forged in [
+        format!("{key}.{claims}.{}", tag.chars().rev().collect::<String>()),
+        format!("{key}.{claims}x.{tag}"),
+        format!("k2.{claims}.{tag}"),
+        format!("{key}.{claims}"),
+        "x".to_owned(),
+    ] {
+        here.get(&format!("/u/{forged}/s3/sts")).await.expect_problem(401, "capability_invalid");
+    }
+    // A capability is a path, and no token.
+    here.with_token(token).get("/s3/sts").await.expect_problem(401, "token_invalid");
+    // It is good for uploads of its user and for nothing else.
+    let bobs = app.user("bob").issue("a.txt", b"12345", &json!({})).await;
+    let theirs = here.post_nothing(&format!("{path}/uploads/{}/complete", id(&bobs))).await;
+    theirs.expect_problem(404, "not_found");
+    here.get(&format!("{path}/api/v1/uploads")).await.expect_problem(404, "route_not_found");
+
+    clock.set(clock.now() + TimeDelta::seconds(59));
+    here.get(&sts).await.expect_problem(400, "credentials_not_given");
+    clock.set(clock.now() + TimeDelta::seconds(1));
+    here.get(&sts).await.expect_problem(401, "capability_invalid");
+
+    let (longest, _) = capability(&app.user("alice"), &json!({ "expires_in": 1_000_000 })).await;
+    let end = longest["expires_at"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    assert!(end <= clock.now() + TimeDelta::hours(1), "{longest}");
+    let unknown = alice.post("/api/v1/capabilities", &json!({ "policy": "nobodys" })).await;
+    assert_eq!(unknown.expect_problem(422, "invalid_request")["errors"][0]["field"], "policy");
+    alice.post("/api/v1/capabilities", &json!({ "expires_in": 0 })).await.expect_problem(422, "invalid_request");
+    app.anonymous().post("/api/v1/capabilities", &json!({})).await.expect_problem(401, "token_missing");
+    app.end().await;
+}
+
+async fn refusals(backend: Backend) {
+    let policies = "[policy.default]\nmethods = [\"put\"]\n[policy.least]\nmin_size = 1\n";
+    let options = AppOptions { policies: Some(policies.to_owned()), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let alice = app.user("alice");
+    let put = json!({ "method": "PUT", "key": "a.txt" });
+    let least = json!({ "method": "PUT", "key": "a.txt", "policy": "least" });
+    for body in [put, least] {
+        let refused = alice.post("/api/v1/sign", &body).await.expect_problem(422, "policy_refused");
+        assert_eq!(refused["errors"][0]["field"], "file_size", "{refused}");
+    }
+    let form = alice.get("/s3/params?filename=a.txt").await.expect_problem(422, "policy_refused");
+    assert_eq!(form["errors"][0]["field"], "method", "{form}");
+    app.end().await;
+}
+
+async fn log(backend: Backend) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (database, bucket) = (backend.database().await, backend.bucket(folder.path()).await);
+    let policies = folder.path().join("policies.toml");
+    std::fs::write(&policies, "[policy.default]\n").unwrap();
+    let mut program = Program::start(
+        folder.path(),
+        settings(&database, &bucket, &policies, "[log]\nfilter = \"trace\"\naccess = true"),
+    );
+    program.wait_ready();
+    let (_, path) = capability(&program.user("alice"), &json!({})).await;
+    let anybody = program.anonymous();
+    for path in
+        [format!("{path}/s3/params?filename=a.txt"), format!("{path}/s3/sts"), format!("{path}/nothing"), path.clone()]
+    {
+        Reply::of(anybody.request(Method::GET, &path)).await;
+    }
+    program.terminate();
+    assert!(program.wait_end().success());
+    let log = program.log();
+    assert!(log.contains("/u/{capability}/s3/sts"), "requests are logged");
+    for secret in path.strip_prefix("/u/").unwrap().split('.').skip(1) {
+        assert!(!log.contains(secret), "a capability shows in the log");
+    }
+    bucket.end().await;
+    database.end().await;
+}
