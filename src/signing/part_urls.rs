@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn a_life_that_no_signature_can_have_is_refused() {
         let key = ObjectKey::parse("a").unwrap();
-        let refused = signer(None).part_signer(&key, "1", published_example::now(), Duration::ZERO);
+        let signer = signer(None);
+        let refused = signer.part_signer(&key, "1", published_example::now(), Duration::ZERO);
         assert!(matches!(refused, Err(SigningError::ExpiresIn)));
     }
 }
