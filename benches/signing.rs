@@ -7,7 +7,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use divan::{AllocProfiler, Bencher, black_box, counter::ItemsCount};
 use presignd::{
-    model::{Metadata, ObjectKey},
+    model::{Metadata, ObjectKey, PartPlan},
     signing::{Addressing, Credentials, Endpoint, Method, PostForm, PresignRequest, Signer, SuccessAction},
 };
 
@@ -80,16 +80,21 @@ fn presign_post_form(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn presign_10_000_parts(bencher: Bencher<'_, '_>) {
-    let (signer, key) = (signer(None), key());
+    bench_parts(bencher, &signer(None));
+}
+
+#[divan::bench]
+fn presign_10_000_parts_by_a_session(bencher: Bencher<'_, '_>) {
+    bench_parts(bencher, &signer(Some(&"IQoJb3JpZ2luX2VjEJr//+/=".repeat(30))));
+}
+
+/// One answer to a client that asks for all parts of its upload at once: none is dropped before the last is signed.
+fn bench_parts(bencher: Bencher<'_, '_>, signer: &Signer) {
+    let (key, upload_id) = (key(), "2~iCw_lDY8VoBhoRrIJbPMrUqnE3Z-3Qh");
+    let plan = PartPlan::new(10_000 * (5 << 20), PartPlan::SMALLEST_PART).expect("the file has parts");
     bencher.counter(ItemsCount::new(10_000_u32)).bench_local(|| {
-        for part_number in 1..=10_000 {
-            let query = vec![
-                (Cow::from("partNumber"), Cow::from(part_number.to_string())),
-                (Cow::from("uploadId"), Cow::from("2~iCw_lDY8VoBhoRrIJbPMrUqnE3Z-3Qh")),
-            ];
-            let request = PresignRequest { method: Method::Put, key: &key, query, headers: Vec::new() };
-            black_box(signer.presign(&request, now(), EXPIRES_IN).expect("the request can be signed"));
-        }
+        let signer = signer.part_signer(&key, upload_id, now(), EXPIRES_IN).expect("the parts can be signed");
+        plan.parts().map(|part| signer.presign(black_box(part), None)).collect::<Vec<_>>()
     });
 }
 

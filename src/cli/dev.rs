@@ -36,10 +36,10 @@ const TOKEN_LIFETIME: std::time::Duration = std::time::Duration::from_hours(12);
 const POLICIES: &str = "\
 # Edit and save: the next request follows the new rules, and GET /api/v1/policies shows them.
 [policy.default]
-methods = [\"post\", \"put\"]
+methods = [\"post\", \"put\", \"multipart\"]
 upload.expires_in = \"5m\"
 download.expires_in = \"60s\"
-max_size = \"100MiB\"
+max_size = \"5GiB\"
 content_types = [\"*/*\"]
 key = \"uploads/{yyyy}/{mm}/{id}-{name}\"
 readers = \"owner\"

@@ -52,15 +52,14 @@ pub(super) async fn list(state: web::Data<State>, user: Authenticated, id: Uploa
 #[serde(deny_unknown_fields)]
 pub(super) struct SignPartsBody {
     part_numbers: Vec<u64>,
-    #[serde(default)]
-    checksums_sha256: BTreeMap<String, String>,
+    checksums_sha256: Option<BTreeMap<String, String>>,
 }
 
 impl SignPartsBody {
     fn validate(self) -> Result<PartsRequest, ApiError> {
         let mut errors = Vec::new();
         let mut checksums_sha256 = BTreeMap::new();
-        for (number, checksum) in self.checksums_sha256 {
+        for (number, checksum) in self.checksums_sha256.unwrap_or_default() {
             let field = || format!("checksums_sha256.{number}");
             match (number.parse(), Sha256Digest::from_base64(&checksum)) {
                 (Ok(number), Ok(checksum)) => drop(checksums_sha256.insert(number, checksum)),

@@ -94,7 +94,7 @@ pub(super) async fn complete(
         Ok(etag) => etag,
         Err(invalid) => return Err(invalid_field("etag", invalid)),
     };
-    let parts = ClaimedPartBody::validate(&parts)?;
+    let parts = ClaimedPartBody::validate(&parts.unwrap_or_default())?;
     let claim = Claim { etag: etag.as_ref(), parts: &parts };
     let header = request.headers().get("x-callback-token").map(|value| value.to_str().unwrap_or_default().to_owned());
     // A client that has the callback token may well send a JWT that has run out along with it.
@@ -134,8 +134,7 @@ pub(super) struct IssueUploadBody {
     policy: Option<String>,
     method: Option<String>,
     checksum_sha256: Option<String>,
-    #[serde(default)]
-    part_checksums: bool,
+    part_checksums: Option<bool>,
     metadata: Option<BTreeMap<String, String>>,
     expires_in: Option<u32>,
     success_action_redirect: Option<String>,
@@ -154,8 +153,7 @@ pub(super) struct RenewBody {
 pub(super) struct CompleteBody {
     token: Option<String>,
     etag: Option<String>,
-    #[serde(default)]
-    parts: Vec<ClaimedPartBody>,
+    parts: Option<Vec<ClaimedPartBody>>,
 }
 
 impl IssueUploadBody {
@@ -191,7 +189,7 @@ impl IssueUploadBody {
                 policy: self.policy.unwrap_or_else(|| DEFAULT_POLICY.to_owned()),
                 method,
                 checksum_sha256,
-                part_checksums: self.part_checksums,
+                part_checksums: self.part_checksums.unwrap_or_default(),
                 free_parts: false,
                 content_md5: None,
                 metadata,

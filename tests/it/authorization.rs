@@ -132,6 +132,8 @@ async fn tokens(backend: Backend) {
         (Method::DELETE, "/api/v1/uploads/01890a5d-ac96-774b-bcce-b302099a8057"),
         (Method::POST, "/api/v1/uploads/01890a5d-ac96-774b-bcce-b302099a8057/renew"),
         (Method::POST, "/api/v1/uploads/01890a5d-ac96-774b-bcce-b302099a8057/complete"),
+        (Method::GET, "/api/v1/uploads/01890a5d-ac96-774b-bcce-b302099a8057/parts"),
+        (Method::POST, "/api/v1/uploads/01890a5d-ac96-774b-bcce-b302099a8057/parts"),
         (Method::POST, "/api/v1/downloads"),
         (Method::GET, "/api/v1/policies"),
     ];
@@ -178,6 +180,8 @@ async fn scopes(backend: Backend) {
             caller.post_nothing(&format!("{path}/renew")).await,
             caller.complete(&issued).await,
             caller.delete(&path).await,
+            caller.get(&format!("{path}/parts")).await,
+            caller.post(&format!("{path}/parts"), &json!({ "part_numbers": [1] })).await,
         ] {
             refused.expect_problem(403, "scope_missing");
         }

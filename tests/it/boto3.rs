@@ -3,6 +3,7 @@
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test fails by panicking, and says with which seed"
@@ -20,7 +21,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use presignd::{
-    model::{Metadata, ObjectKey, Sha256Digest},
+    model::{ByteSize, Metadata, ObjectKey, PartNumber, PartPlan, Sha256Digest},
     signing::{Addressing, Credentials, Endpoint, Method, PostForm, PresignRequest, Signer, SuccessAction},
 };
 use proptest::{
@@ -57,6 +58,7 @@ struct SignerCase {
 #[derive(Debug)]
 enum RequestCase {
     Url { method: Method, query: BTreeMap<String, String>, headers: BTreeMap<String, String> },
+    Part { upload_id: String, number: u64, file_size: u64, checksum: Option<[u8; 32]> },
     Form { content_length: u64, content_type: String, checksum: Option<[u8; 32]>, metadata: BTreeMap<String, String> },
 }
 
@@ -122,6 +124,11 @@ impl Case {
                 let request = PresignRequest { method: *method, key: &key, query: cows(query), headers: cows(headers) };
                 json!({"url": signer.presign(&request, self.now, expires_in).unwrap().url()})
             }
+            RequestCase::Part { upload_id, number, checksum, .. } => {
+                let part = self.request.plan().part(PartNumber::new(*number).unwrap()).unwrap();
+                let parts = signer.part_signer(&key, upload_id, self.now, expires_in).unwrap();
+                json!({"url": parts.presign(part, checksum.map(Sha256Digest::from_bytes).as_ref()).url()})
+            }
             RequestCase::Form { content_length, content_type, checksum, metadata } => {
                 let checksum = checksum.map(Sha256Digest::from_bytes);
                 let form = PostForm {
@@ -155,6 +162,15 @@ impl Case {
             RequestCase::Url { method, query, headers } => {
                 ("url", json!({"method": method.as_str(), "query": query, "headers": headers}))
             }
+            RequestCase::Part { upload_id, number, checksum, .. } => {
+                let part = self.request.plan().part(PartNumber::new(*number).unwrap()).unwrap();
+                let mut headers = json!({"content-length": part.length().to_string()});
+                if let Some(checksum) = checksum {
+                    headers["x-amz-checksum-sha256"] = Sha256Digest::from_bytes(*checksum).to_base64().into();
+                }
+                let query = json!({"partNumber": number.to_string(), "uploadId": upload_id});
+                ("url", json!({"method": "PUT", "query": query, "headers": headers}))
+            }
             RequestCase::Form { content_length, content_type, checksum, metadata } => {
                 let request = json!({
                     "content_length": content_length,
@@ -168,6 +184,14 @@ impl Case {
         };
         case.as_object_mut().unwrap().extend(request.as_object().unwrap().clone());
         json!({kind: case})
+    }
+}
+
+impl RequestCase {
+    /// Of a part, the parts that it is one of.
+    fn plan(&self) -> PartPlan {
+        let Self::Part { file_size, .. } = self else { panic!("{self:?} is no part") };
+        PartPlan::new(*file_size, ByteSize::from_bytes(5 << 20)).unwrap()
     }
 }
 
@@ -243,6 +267,14 @@ fn url() -> impl Strategy<Value = RequestCase> {
     })
 }
 
+/// One of at least 9,000 parts.
+fn part() -> impl Strategy<Value = RequestCase> {
+    let sizes = 9_000 * (5 << 20)..=10_000_u64 * (5 << 20);
+    (text(), 1_u64..=9_000, sizes, prop::option::of(any::<[u8; 32]>())).prop_map(
+        |(upload_id, number, file_size, checksum)| RequestCase::Part { upload_id, number, file_size, checksum },
+    )
+}
+
 fn form() -> impl Strategy<Value = RequestCase> {
     const METADATA: &[&str] = &["a", "a-b", "a_b", "case"];
     let single_spaced = header_value().prop_map(|value| value.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -259,6 +291,6 @@ fn form() -> impl Strategy<Value = RequestCase> {
 
 fn case() -> impl Strategy<Value = Case> {
     let instant = (0_i64..4_102_444_800).prop_map(|seconds| DateTime::from_timestamp(seconds, 0).unwrap());
-    (signer(), key(), instant, 1_u64..=604_800, prop_oneof![url(), form()])
+    (signer(), key(), instant, 1_u64..=604_800, prop_oneof![url(), part(), form()])
         .prop_map(|(signer, key, now, expires_in, request)| Case { signer, key, now, expires_in, request })
 }

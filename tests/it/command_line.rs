@@ -414,7 +414,7 @@ fn dev_kept() {
 
     let policies = folder.path().join(second.word("policies"));
     let text = fs::read_to_string(&policies).unwrap();
-    fs::write(&policies, text.replace("max_size = \"100MiB\"", "max_size = \"4B\"")).unwrap();
+    fs::write(&policies, text.replace("max_size = \"5GiB\"", "max_size = \"4B\"")).unwrap();
     Serving::until(&dev.stderr, "policies reloaded");
     runtime.block_on(async {
         let request = serde_json::json!({ "original_file_name": "hello.txt", "file_size": 17 });

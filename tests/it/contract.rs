@@ -16,10 +16,11 @@ use crate::events::TOKEN;
 use crate::support::{
     AppOptions, Backend, Caller, Reply, Suite, TestApp, TestScanner,
     app::{POLICIES, TokenOptions},
-    caller::id,
+    caller::{headers, id},
     load::eventually,
     scanner::Answer,
 };
+use crate::sweeper::row;
 
 const NOBODYS: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -177,7 +178,10 @@ async fn answers(backend: Backend) {
          [inspection]\nurl = \"{}\"",
         scanner.url()
     );
-    let policies = format!("{POLICIES}\n[policy.inspected]\nmethods = [\"put\"]\ninspection = \"required\"\n");
+    let policies = format!(
+        "{POLICIES}\n[policy.inspected]\nmethods = [\"put\"]\ninspection = \"required\"\n\
+         [policy.large]\nmethods = [\"multipart\"]\n"
+    );
     let options = AppOptions { policies: Some(policies), settings, ..AppOptions::default() };
     let app = TestApp::start_with(&backend, options).await;
     let with =
@@ -198,6 +202,7 @@ async fn answers(backend: Backend) {
     uploads(&mut judge, &alice, [&nobody, &anybody]).await;
     inspected(&mut judge, &alice, &scanner).await;
     settling(&mut judge, &app, &alice, [&nobody, &anybody]).await;
+    parts(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     downloads(&mut judge, &alice, [&nobody, &anybody]).await;
     events(&mut judge, &app, &anybody).await;
     form_return(&mut judge, &alice, &anybody).await;
@@ -223,6 +228,9 @@ async fn answers(backend: Backend) {
         "not_found",
         "upload_incomplete",
         "invalid_state",
+        "not_multipart",
+        "network_changed",
+        "parts_gone",
         "upload_not_confirmed",
         "body_too_large",
         "unsupported_media_type",
@@ -303,7 +311,7 @@ async fn settling(judge: &mut Judge, app: &TestApp, alice: &Caller, [nobody, any
     judge.call(422, Method::POST, path, complete(id(&issued), json!({ "etag": "other" }))).await;
     judge.call(422, Method::POST, path, complete(id(&issued), json!({ "etag": "W/\"x\"" }))).await;
     judge.call(400, Method::POST, path, complete(id(&issued), json!(5))).await;
-    judge.call(413, Method::POST, path, complete(id(&issued), json!({ "etag": "x".repeat(5000) }))).await;
+    judge.call(413, Method::POST, path, complete(id(&issued), json!({ "etag": "x".repeat(2 << 20) }))).await;
     judge.call(401, Method::POST, path, complete(id(&issued), json!({ "token": "garbage" }))).await;
     let text = alice.request(Method::POST, &format!("/api/v1/uploads/{}/complete", id(&issued))).body("{}");
     judge.call(415, Method::POST, path, text).await;
@@ -338,6 +346,63 @@ async fn settling(judge: &mut Judge, app: &TestApp, alice: &Caller, [nobody, any
     let unknown = alice.at("127.0.0.12").request(Method::POST, &format!("/api/v1/uploads/{NOBODYS}/renew"));
     let unknown = unknown.header("x-forwarded-for", "garbage");
     judge.call(400, Method::POST, "/api/v1/uploads/{id}/renew", unknown).await;
+}
+
+async fn parts(judge: &mut Judge, app: &TestApp, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {
+    let path = "/api/v1/uploads/{id}/parts";
+    let large = json!({ "original_file_name": "a.bin", "file_size": 5, "policy": "large" });
+    let with_key =
+        |body: &Value| alice.request(Method::POST, "/api/v1/uploads").header("idempotency-key", "m").json(body);
+    let issued = judge.call(201, Method::POST, "/api/v1/uploads", with_key(&large)).await.json();
+    judge.call(201, Method::POST, "/api/v1/uploads", with_key(&large)).await;
+    let empty = json!({ "original_file_name": "a.bin", "file_size": 0, "policy": "large" });
+    judge.post(422, alice, "/api/v1/uploads", &empty).await;
+    let ask = |caller: &Caller, id: &str, body: &Value| {
+        caller.request(Method::POST, &format!("/api/v1/uploads/{id}/parts")).json(body)
+    };
+    let first = json!({ "part_numbers": [1] });
+    let signed = judge.call(200, Method::POST, path, ask(alice, id(&issued), &first)).await.json();
+    judge.on(200, alice, Method::GET, id(&issued), "/parts").await;
+    judge.call(422, Method::POST, path, ask(alice, id(&issued), &json!({ "part_numbers": [2] }))).await;
+    judge.call(400, Method::POST, path, ask(alice, id(&issued), &json!(5))).await;
+    let long = json!({ "part_numbers": vec![1_000_000; 300_000] });
+    judge.call(413, Method::POST, path, ask(alice, id(&issued), &long)).await;
+    let text = alice.request(Method::POST, &format!("/api/v1/uploads/{}/parts", id(&issued))).body("{}");
+    judge.call(415, Method::POST, path, text).await;
+    judge.call(409, Method::POST, path, ask(&alice.at("127.0.0.11"), id(&issued), &first)).await;
+    let garbage = ask(&alice.at("127.0.0.12"), id(&issued), &first).header("x-forwarded-for", "garbage");
+    judge.call(400, Method::POST, path, garbage).await;
+    judge.on(409, alice, Method::POST, id(&issued), "/complete").await;
+    judge.on(200, alice, Method::POST, id(&issued), "/renew").await;
+    let part = &signed["parts"][0];
+    let sent = Reply::of(alice.http.put(part["url"].as_str().unwrap()).headers(headers(part)).body("12345")).await;
+    assert!(sent.status.is_success(), "{}", sent.text());
+    let listed = judge.on(200, alice, Method::GET, id(&issued), "/parts").await.json();
+    let complete = |parts: Value| {
+        let path = format!("/api/v1/uploads/{}/complete", id(&issued));
+        alice.request(Method::POST, &path).json(&json!({ "parts": parts }))
+    };
+    let completed = "/api/v1/uploads/{id}/complete";
+    let other = complete(json!([{ "part_number": 1, "etag": "other" }]));
+    judge.call(422, Method::POST, completed, other).await;
+    let claimed = complete(json!([{ "part_number": 1, "etag": listed["parts"][0]["etag"] }]));
+    judge.call(200, Method::POST, completed, claimed).await;
+    judge.on(409, alice, Method::GET, id(&issued), "/parts").await;
+
+    let gone = alice.issue("b.bin", b"12345", &json!({ "policy": "large" })).await;
+    let upload = row(app, &gone).await;
+    let abort = app.bucket.s3.abort_multipart_upload().bucket(&app.bucket.bucket).key(upload.object_key.as_str());
+    abort.upload_id(upload.multipart().unwrap().upload_id).send().await.expect("the administrator may abort");
+    judge.on(409, alice, Method::GET, id(&gone), "/parts").await;
+    judge.on(409, alice, Method::POST, id(&gone), "/complete").await;
+    judge.on(200, alice, Method::DELETE, id(&gone), "").await;
+    let put = alice.issue("c.bin", b"12345", &json!({ "method": "put" })).await;
+    judge.call(409, Method::POST, path, ask(alice, id(&put), &first)).await;
+
+    for (caller, status) in [(alice, 404), (anybody, 401), (nobody, 403)] {
+        judge.call(status, Method::POST, path, ask(caller, NOBODYS, &first)).await;
+        judge.on(status, caller, Method::GET, NOBODYS, "/parts").await;
+    }
 }
 
 async fn events(judge: &mut Judge, app: &TestApp, anybody: &Caller) {

@@ -30,6 +30,7 @@ mod form_return;
 mod health;
 mod immutability;
 mod layering;
+mod multipart;
 mod policies;
 mod schedules;
 mod schema;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
     health::register(&mut suite);
     immutability::register(&mut suite);
     layering::register(&mut suite);
+    multipart::register(&mut suite);
     policies::register(&mut suite);
     schedules::register(&mut suite);
     schema::register(&mut suite);

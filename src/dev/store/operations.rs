@@ -445,7 +445,7 @@ impl S3 for Operations {
         };
         let received = receive(&self.volume, input.body.take(), declared).await?;
         let declared = Some(received.checksum.algorithm).filter(|_| received.checksum_declared);
-        if upload.checksum_algorithm.is_some_and(|expected| declared != Some(expected)) {
+        if declared != upload.checksum_algorithm {
             return Err(s3_error!(
                 InvalidRequest,
                 "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
