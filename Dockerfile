@@ -8,6 +8,9 @@ COPY Cargo.toml Cargo.lock build.rs openapi.yaml ./
 COPY benches benches
 COPY migrations migrations
 COPY src src
+# The page is in the binary, and the client with it.
+COPY clients/typescript/dist/index.js clients/typescript/dist/index.js
+COPY web web
 # Without default features: PostgreSQL and the store of `presignd dev` stay out of the binary.
 # The caches outlive the build but are no part of the image, so the binary is copied out of them in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \

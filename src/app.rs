@@ -22,7 +22,7 @@ use crate::{
     },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
     domain::{CallbackTokens, Capabilities, Inspection, Inspector, Outbox, Service, SweepProgress, Sweeper, TokenKeys},
-    http::{self, Metrics, State},
+    http::{self, Metrics, Page, State},
     model::IpScope,
     policy::{self, InspectionRule, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher, Rules},
     s3::{ObjectStore, Sdk, Sessions},
@@ -297,10 +297,12 @@ fn serve(
     config.server.listen = address;
     let state = web::Data::new(State::new(&config, service, authenticator, event_senders, metrics));
     let settings = config.server.clone();
+    let page = if config.web.enabled { Some(Page::new(endpoint(&config.s3)?.origin())) } else { None };
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .configure(http::routes)
+            .configure(|app| page.iter().for_each(|page| page.routes(app)))
             .wrap(Condition::new(!settings.cors_allowed_origins.is_empty(), http::cors(&settings)))
             .wrap(from_fn(http::finish))
     })

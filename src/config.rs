@@ -28,6 +28,7 @@ pub mod secret;
 pub mod server;
 pub mod sweeper;
 pub mod switch;
+pub mod web;
 pub mod webhooks;
 
 pub use auth::AuthConfig;
@@ -41,6 +42,7 @@ pub use problem::Problem;
 pub use s3::S3Config;
 pub use server::ServerConfig;
 pub use sweeper::SweeperConfig;
+pub use web::WebConfig;
 pub use webhooks::WebhooksConfig;
 
 /// The whole configuration.
@@ -79,6 +81,9 @@ pub struct Config {
     /// Who may say that something was uploaded.
     #[serde(default)]
     pub events: EventsConfig,
+    /// The page for people.
+    #[serde(default)]
+    pub web: WebConfig,
 }
 
 /// `[policies]`: where the policies are.

@@ -12,6 +12,7 @@ mod extract;
 mod form_return;
 mod health;
 mod metrics;
+mod page;
 mod parts;
 mod policies;
 mod request;
@@ -32,6 +33,7 @@ pub use error::{ApiError, Dialect, ErrorCode, FieldError};
 pub use events::EventIntake;
 pub use health::Readiness;
 pub use metrics::Metrics;
+pub use page::Page;
 pub use request::{cors, finish};
 
 use crate::{

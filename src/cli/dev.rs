@@ -206,6 +206,8 @@ fn settings(args: &DevArgs, keys: &Keys, policies: &Path) -> toml::Table {
         [auth]
         [callback]
         [policies]
+        [web]
+        enabled = true
         [s3]
         addressing = "path"
     };
@@ -314,6 +316,7 @@ fn banner(base: &str, token: &str, config: &Config, stand_ins: &StandIns, args: 
     format!(
         r#"
   presignd dev
+  page      {base}/#token={token}
   service   {base}  (/docs and /openapi.yaml say more)
   database  {database}
   store     {store}

@@ -37,6 +37,7 @@ mod schema;
 mod smoke;
 mod support;
 mod sweeper;
+mod typescript_client;
 mod uploads;
 mod webhooks;
 
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
     schema::register(&mut suite);
     smoke::register(&mut suite);
     sweeper::register(&mut suite);
+    typescript_client::register(&mut suite);
     uploads::register(&mut suite);
     webhooks::register(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());

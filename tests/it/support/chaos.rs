@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
 };
 
 use tokio::{
@@ -31,8 +32,29 @@ enum Mode {
 pub(crate) struct ChaosProxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    breaks: Arc<Breaks>,
     serving: JoinHandle<()>,
 }
+
+/// Transfers that are to break off in the middle.
+#[derive(Debug, Default)]
+struct Breaks {
+    /// How many are left.
+    left: Mutex<usize>,
+}
+
+impl Breaks {
+    /// Takes one of those that are left.
+    fn take(&self) -> bool {
+        let mut left = self.left.lock().unwrap();
+        let taken = *left > 0;
+        *left = left.saturating_sub(1);
+        taken
+    }
+}
+
+/// How much of a transfer passes before it breaks off, in bytes: more than any other request has.
+const BREAKS_AFTER: usize = 1_000_000;
 
 impl ChaosProxy {
     /// A proxy on a free port of 127.0.0.1 that passes everything on to `upstream`.
@@ -40,8 +62,9 @@ impl ChaosProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port for the proxy");
         let address = listener.local_addr().expect("its address");
         let mode = watch::Sender::new(Mode::Pass);
-        let serving = runtime.spawn(serve(listener, upstream, mode.subscribe()));
-        Self { address, mode, serving }
+        let breaks = Arc::<Breaks>::default();
+        let serving = runtime.spawn(serve(listener, upstream, mode.subscribe(), Arc::clone(&breaks)));
+        Self { address, mode, breaks, serving }
     }
 
     /// The first `host:port` in `url` becomes that of a proxy in front of it. Gives the URL through the proxy.
@@ -70,6 +93,16 @@ impl ChaosProxy {
     pub(crate) fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
     }
+
+    /// Closes the next `count` connections over which a client has sent a megabyte, at that moment.
+    pub(crate) fn break_transfers(&self, count: usize) {
+        *self.breaks.left.lock().unwrap() = count;
+    }
+
+    /// How many of those transfers have not come yet.
+    pub(crate) fn breaks_left(&self) -> usize {
+        *self.breaks.left.lock().unwrap()
+    }
 }
 
 impl Drop for ChaosProxy {
@@ -78,7 +111,7 @@ impl Drop for ChaosProxy {
     }
 }
 
-async fn serve(listener: TcpListener, upstream: SocketAddr, mode: watch::Receiver<Mode>) {
+async fn serve(listener: TcpListener, upstream: SocketAddr, mode: watch::Receiver<Mode>, breaks: Arc<Breaks>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -86,7 +119,7 @@ async fn serve(listener: TcpListener, upstream: SocketAddr, mode: watch::Receive
                 if let Ok((client, _)) = accepted
                     && *mode.borrow() != Mode::Cut
                 {
-                    connections.spawn(connect(client, upstream, mode.clone()));
+                    connections.spawn(connect(client, upstream, mode.clone(), Arc::clone(&breaks)));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -94,7 +127,7 @@ async fn serve(listener: TcpListener, upstream: SocketAddr, mode: watch::Receive
     }
 }
 
-async fn connect(mut client: TcpStream, upstream: SocketAddr, mode: watch::Receiver<Mode>) {
+async fn connect(mut client: TcpStream, upstream: SocketAddr, mode: watch::Receiver<Mode>, breaks: Arc<Breaks>) {
     let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.split();
@@ -103,7 +136,10 @@ async fn connect(mut client: TcpStream, upstream: SocketAddr, mode: watch::Recei
     // A side that ends takes the other with it only when it breaks; a half-closed connection is one still.
     tokio::select! {
         _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
-        _ = async { tokio::try_join!(pump(from_client, to_server, mode.clone()), pump(from_server, to_client, mode.clone())) } => {}
+        _ = async { tokio::try_join!(
+            pump(from_client, to_server, mode.clone(), Some(&breaks)),
+            pump(from_server, to_client, mode.clone(), None)
+        ) } => {}
     }
 }
 
@@ -111,9 +147,11 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut mode: watch::Receiver<Mode>,
+    breaks: Option<&Breaks>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     let mut lost = false;
+    let mut passed = 0;
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
@@ -122,6 +160,11 @@ async fn pump(
         }
         let mode = *mode.wait_for(|mode| *mode != Mode::Stall).await.map_err(io::Error::other)?;
         lost |= mode == Mode::BlackHole;
+        let before = passed;
+        passed += read;
+        if before < BREAKS_AFTER && passed >= BREAKS_AFTER && breaks.is_some_and(Breaks::take) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         if !lost {
             to.write_all(&buffer[..read]).await?;
         }
