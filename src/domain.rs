@@ -1,6 +1,7 @@
 //! The verbs of the service. Each tells one story from top to bottom and knows nothing of HTTP.
 
 mod abort;
+mod batch;
 mod callback_token;
 mod capability;
 mod confirm;
@@ -24,6 +25,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
+pub use batch::MAX_BATCH;
 pub use callback_token::CallbackTokens;
 pub use capability::{Capabilities, Capability, GrantedCapability};
 pub use confirm::{Claim, Confirmer, SniffCounts};

@@ -1,6 +1,7 @@
 //! The HTTP API: the whole route table, and the state that handlers see.
 
 mod active_storage;
+mod batch;
 mod capabilities;
 mod client_address;
 mod companion;
@@ -98,6 +99,8 @@ impl State {
 pub fn routes(app: &mut ServiceConfig) {
     // Uploads: for SPA frontends and mobile clients.
     at(app, "/api/v1/uploads", "GET, POST", [web::post().to(uploads::issue), web::get().to(uploads::list)]);
+    // Before the path that would take it for an id.
+    at(app, "/api/v1/uploads/batch", "POST", [web::post().to(batch::issue)]);
     at(app, "/api/v1/uploads/{id}", "DELETE, GET", [web::get().to(uploads::show), web::delete().to(uploads::abort)]);
     at(app, "/api/v1/uploads/{id}/renew", "POST", [web::post().to(uploads::renew)]);
     at(app, "/api/v1/uploads/{id}/parts", "GET, POST", [web::get().to(parts::list), web::post().to(parts::sign)]);

@@ -1,5 +1,7 @@
 //! The table `idempotency_keys`.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult, result::Error as DieselError,
@@ -24,12 +26,15 @@ pub struct IdempotencyKey {
 
 /// What a key stands for that was used before.
 #[derive(Debug)]
-pub enum Recorded {
-    /// The same request: this is the upload it led to.
-    Replay(Box<UploadIntent>),
+pub enum Recorded<T = Box<UploadIntent>> {
+    /// The same request: this is what it led to.
+    Replay(T),
     /// Another request.
     Mismatch,
 }
+
+/// For each place in a batch, the upload that an earlier request with the same key has led to, if it has.
+pub type EarlierUploads = Vec<Option<Box<UploadIntent>>>;
 
 impl Database {
     /// What `owner` used `key` for before, if that is not too long ago.
@@ -58,14 +63,7 @@ impl Database {
         self.query(async |connection| {
             connection
                 .transaction::<_, DieselError, _>(async |connection| {
-                    // An outdated key is as good as none.
-                    diesel::delete(idempotency_keys::table)
-                        .filter(idempotency_keys::issuer.eq(&intent.issuer))
-                        .filter(idempotency_keys::subject.eq(&intent.subject))
-                        .filter(idempotency_keys::key.eq(&key.key))
-                        .filter(idempotency_keys::created_at.lt(intent.created_at - RETENTION))
-                        .execute(connection)
-                        .await?;
+                    forget_outdated(&intent.issuer, &intent.subject, key, intent.created_at, connection).await?;
                     let inserted = diesel::insert_into(idempotency_keys::table)
                         .values((
                             idempotency_keys::issuer.eq(&intent.issuer),
@@ -90,6 +88,55 @@ impl Database {
         .await
     }
 
+    /// The same for the files of a batch, of which those that are `None` were refused: writes, together with `key`, all
+    /// that no earlier call with it has written in their place, and finds what is there already. A key stays unused
+    /// while nothing is written under it.
+    ///
+    /// # Errors
+    /// When the database does not answer; then all of it is written, or nothing.
+    pub async fn record_batch_once(
+        &self,
+        owner: &Principal,
+        intents: &[Option<&UploadIntent>],
+        key: &IdempotencyKey,
+        now: DateTime<Utc>,
+    ) -> Result<Recorded<EarlierUploads>, DbError> {
+        self.query(async |connection| {
+            connection
+                .transaction::<_, DieselError, _>(async |connection| {
+                    forget_outdated(&owner.issuer, &owner.subject, key, now, connection).await?;
+                    let ids: Vec<Option<Uuid>> =
+                        intents.iter().map(|intent| Some(intent.as_ref()?.id.uuid())).collect();
+                    let Some(first) = ids.iter().flatten().next() else {
+                        let earlier = earlier_in_batch(owner, intents, key, now, connection).await?;
+                        return Ok(earlier.unwrap_or_else(|| Recorded::Replay(nothing(intents))));
+                    };
+                    let inserted = diesel::insert_into(idempotency_keys::table)
+                        .values((
+                            idempotency_keys::issuer.eq(&owner.issuer),
+                            idempotency_keys::subject.eq(&owner.subject),
+                            idempotency_keys::key.eq(&key.key),
+                            idempotency_keys::request_sha256.eq(&key.request_sha256[..]),
+                            idempotency_keys::upload_id.eq(first),
+                            idempotency_keys::upload_ids.eq(&ids),
+                            idempotency_keys::created_at.eq(now),
+                        ))
+                        .on_conflict_do_nothing()
+                        .execute(connection)
+                        .await?;
+                    if inserted == 1 {
+                        let rows: Vec<&UploadIntent> = intents.iter().copied().flatten().collect();
+                        uploads::insert(&rows, connection).await?;
+                        return Ok(Recorded::Replay(nothing(intents)));
+                    }
+                    let earlier = earlier_in_batch(owner, intents, key, now, connection).await?;
+                    earlier.ok_or(DieselError::NotFound)
+                })
+                .await
+        })
+        .await
+    }
+
     /// Forgets keys older than [`RETENTION`].
     ///
     /// # Errors
@@ -103,6 +150,71 @@ impl Database {
         })
         .await
     }
+}
+
+/// An outdated key is as good as none.
+async fn forget_outdated(
+    issuer: &str,
+    subject: &str,
+    key: &IdempotencyKey,
+    now: DateTime<Utc>,
+    connection: &mut AsyncPgConnection,
+) -> QueryResult<usize> {
+    diesel::delete(idempotency_keys::table)
+        .filter(idempotency_keys::issuer.eq(issuer))
+        .filter(idempotency_keys::subject.eq(subject))
+        .filter(idempotency_keys::key.eq(&key.key))
+        .filter(idempotency_keys::created_at.lt(now - RETENTION))
+        .execute(connection)
+        .await
+}
+
+fn nothing(intents: &[Option<&UploadIntent>]) -> EarlierUploads {
+    intents.iter().map(|_| None).collect()
+}
+
+/// What a batch with `key` has led to before, if there was one; the places where it has led to nothing are filled with those of `intents`
+/// that are allowed by now. The key's row is locked, so that two calls cannot both fill a place.
+async fn earlier_in_batch(
+    owner: &Principal,
+    intents: &[Option<&UploadIntent>],
+    key: &IdempotencyKey,
+    now: DateTime<Utc>,
+    connection: &mut AsyncPgConnection,
+) -> QueryResult<Option<Recorded<EarlierUploads>>> {
+    let row = idempotency_keys::table
+        .filter(idempotency_keys::issuer.eq(&owner.issuer))
+        .filter(idempotency_keys::subject.eq(&owner.subject))
+        .filter(idempotency_keys::key.eq(&key.key))
+        .filter(idempotency_keys::created_at.ge(now - RETENTION));
+    let found: Option<(Vec<u8>, Option<Vec<Option<Uuid>>>)> = row
+        .select((idempotency_keys::request_sha256, idempotency_keys::upload_ids))
+        .for_update()
+        .first(connection)
+        .await
+        .optional()?;
+    let Some((request_sha256, ids)) = found else { return Ok(None) };
+    let Some(ids) = ids.filter(|ids| request_sha256 == key.request_sha256 && ids.len() == intents.len()) else {
+        return Ok(Some(Recorded::Mismatch));
+    };
+    let missing = ids.iter().zip(intents).filter(|(id, _)| id.is_none());
+    let rows: Vec<&UploadIntent> = missing.filter_map(|(_, intent)| *intent).collect();
+    if !rows.is_empty() {
+        let filled = ids.iter().zip(intents).map(|(id, intent)| id.or_else(|| Some(intent.as_ref()?.id.uuid())));
+        let filled: Vec<Option<Uuid>> = filled.collect();
+        uploads::insert(&rows, connection).await?;
+        diesel::update(idempotency_keys::table)
+            .filter(idempotency_keys::issuer.eq(&owner.issuer))
+            .filter(idempotency_keys::subject.eq(&owner.subject))
+            .filter(idempotency_keys::key.eq(&key.key))
+            .set(idempotency_keys::upload_ids.eq(filled))
+            .execute(connection)
+            .await?;
+    }
+    let wanted: Vec<Uuid> = ids.iter().copied().flatten().collect();
+    let found = uploads::find_all(&wanted, connection).await?;
+    let mut earlier: HashMap<Uuid, UploadIntent> = found.into_iter().map(|upload| (upload.id.uuid(), upload)).collect();
+    Ok(Some(Recorded::Replay(ids.iter().map(|id| earlier.remove(&(*id)?).map(Box::new)).collect())))
 }
 
 async fn find(

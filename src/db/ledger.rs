@@ -1,8 +1,9 @@
 //! The ledger: intents are written in groups, and nobody is answered before the commit.
 //!
-//! Handlers put a row into a bounded queue. Each writer takes all that is queued, without waiting for more, and
-//! writes it as one statement. Under load the groups grow by themselves, because rows arrive while the last group
-//! is being committed; without load a row travels alone and at once.
+//! Handlers put a row, or the rows of a batch, into a bounded queue. Each writer takes all that is queued, without
+//! waiting for more, and writes it as one statement. Under load the groups grow by themselves, because rows arrive
+//! while the last group is being committed; without load a row travels alone and at once. The rows of a batch always
+//! stand in one statement: all of them are committed, or none is.
 
 use std::{
     sync::{
@@ -17,7 +18,7 @@ use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool::Object;
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, Semaphore, mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -86,7 +87,16 @@ impl Ledger {
     /// [`DbError::Overloaded`] at once when the queue is full. After [`DbError::Unavailable`] the row may or may not
     /// be there; nobody was given a URL for it.
     pub async fn record_upload(&self, intent: Box<UploadIntent>) -> Result<Box<UploadIntent>, DbError> {
-        self.uploads.write(intent).await
+        self.uploads.write_one(intent).await
+    }
+
+    /// Writes upload intents, all of them or none.
+    ///
+    /// # Errors
+    /// As [`Ledger::record_upload`]. A row that the database refuses fails all.
+    pub async fn record_uploads(&self, intents: impl IntoIterator<Item = UploadIntent>) -> Result<(), DbError> {
+        let intents: Vec<_> = intents.into_iter().map(Box::new).collect();
+        if intents.is_empty() { Ok(()) } else { self.uploads.write(intents).await.map(drop) }
     }
 
     /// Writes a download intent; gives it back once it is committed.
@@ -94,7 +104,7 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::record_upload`].
     pub async fn record_download(&self, intent: Box<DownloadIntent>) -> Result<Box<DownloadIntent>, DbError> {
-        self.downloads.write(intent).await
+        self.downloads.write_one(intent).await
     }
 
     /// What it has done so far.
@@ -126,20 +136,32 @@ impl GroupRow for DownloadIntent {
     }
 }
 
-/// A row on its way, and who waits for it. The row travels back to its handler, which signs what was committed.
+/// Rows on their way that are written together, and who waits for them. They travel back to their handler, which signs
+/// what was committed.
 struct Entry<R> {
-    row: Box<R>,
+    rows: Vec<Box<R>>,
     queued_at: Instant,
-    reply: oneshot::Sender<Result<Box<R>, DbError>>,
+    reply: oneshot::Sender<Result<Vec<Box<R>>, DbError>>,
 }
 
+/// The queue is bounded by rows, not by entries: a batch takes as much room as its rows would alone.
 #[derive(Debug)]
-struct Queue<R>(mpsc::Sender<Entry<R>>);
+struct Queue<R> {
+    entries: mpsc::UnboundedSender<Entry<R>>,
+    room: Arc<Semaphore>,
+    capacity: usize,
+}
 
 impl<R> Clone for Queue<R> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { entries: self.entries.clone(), room: Arc::clone(&self.room), capacity: self.capacity }
     }
+}
+
+/// What `rows` take of a queue for `capacity` rows. A batch that is larger than the whole queue is let in when nothing
+/// else is waiting, or it would never be.
+fn places(rows: usize, capacity: usize) -> u32 {
+    u32::try_from(rows.min(capacity)).unwrap_or(u32::MAX)
 }
 
 impl<R: GroupRow> Queue<R> {
@@ -150,39 +172,52 @@ impl<R: GroupRow> Queue<R> {
         counters: &Arc<Counters>,
         writers: &mut Vec<JoinHandle<()>>,
     ) -> Self {
-        let (sender, receiver) = mpsc::channel(config.ledger.queue);
+        let (entries, receiver) = mpsc::unbounded_channel();
         let receiver = Arc::new(Mutex::new(receiver));
+        let capacity = config.ledger.queue;
+        let room = Arc::new(Semaphore::new(capacity));
         for _ in 0..config.ledger.writers {
             let writer = Writer::<R> {
                 database: database.clone(),
                 queue: Arc::clone(&receiver),
+                room: Arc::clone(&room),
+                capacity,
                 max_batch: config.ledger.max_batch,
                 time_limit: database.time_limit(),
                 counters: Arc::clone(counters),
             };
             writers.push(runtime.spawn(writer.run()));
         }
-        Self(sender)
+        Self { entries, room, capacity }
     }
 
-    async fn write(&self, row: Box<R>) -> Result<Box<R>, DbError> {
-        let ended = || DbError::Unavailable("the ledger has stopped".to_owned());
+    async fn write_one(&self, row: Box<R>) -> Result<Box<R>, DbError> {
+        self.write(vec![row]).await?.pop().ok_or_else(stopped)
+    }
+
+    async fn write(&self, rows: Vec<Box<R>>) -> Result<Vec<Box<R>>, DbError> {
         let (reply, written) = oneshot::channel();
-        self.0.try_send(Entry { row, queued_at: Instant::now(), reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => DbError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => ended(),
-        })?;
-        written.await.map_err(|_| ended())?
+        // The writer gives the places back when it takes the entry.
+        let places = places(rows.len(), self.capacity);
+        self.room.try_acquire_many(places).map_err(|_| DbError::Overloaded)?.forget();
+        self.entries.send(Entry { rows, queued_at: Instant::now(), reply }).map_err(|_| stopped())?;
+        written.await.map_err(|_| stopped())?
     }
 
     fn len(&self) -> usize {
-        self.0.max_capacity() - self.0.capacity()
+        self.capacity - self.room.available_permits()
     }
+}
+
+fn stopped() -> DbError {
+    DbError::Unavailable("the ledger has stopped".to_owned())
 }
 
 struct Writer<R> {
     database: Database,
-    queue: Arc<Mutex<mpsc::Receiver<Entry<R>>>>,
+    queue: Arc<Mutex<mpsc::UnboundedReceiver<Entry<R>>>>,
+    room: Arc<Semaphore>,
+    capacity: usize,
     max_batch: usize,
     time_limit: Duration,
     counters: Arc<Counters>,
@@ -191,13 +226,29 @@ struct Writer<R> {
 impl<R: GroupRow> Writer<R> {
     async fn run(self) {
         let mut group = Vec::with_capacity(self.max_batch);
-        // The lock is held while waiting for rows, not while writing: an idle writer keeps back only idle writers.
-        while self.queue.lock().await.recv_many(&mut group, self.max_batch).await > 0 {
+        while self.take(&mut group).await {
             self.refuse_outdated(&mut group);
             if !group.is_empty() {
                 self.write(&mut group).await;
             }
         }
+    }
+
+    /// Waits for an entry, and takes all that are there then, up to `max_batch` rows; the last may be a batch that goes
+    /// beyond. False when nothing can come any more. The queue is locked while waiting, not while writing: an idle
+    /// writer keeps back only idle writers.
+    async fn take(&self, group: &mut Vec<Entry<R>>) -> bool {
+        let mut queue = self.queue.lock().await;
+        let Some(first) = queue.recv().await else { return false };
+        let mut rows = 0;
+        let mut next = Some(first);
+        while let Some(entry) = next {
+            rows += entry.rows.len();
+            self.room.add_permits(places(entry.rows.len(), self.capacity) as usize);
+            group.push(entry);
+            next = if rows < self.max_batch { queue.try_recv().ok() } else { None };
+        }
+        true
     }
 
     /// What has waited as long as a statement may take is not tried any more. A database that hangs makes every group
@@ -209,26 +260,29 @@ impl<R: GroupRow> Writer<R> {
     }
 
     async fn write(&self, group: &mut Vec<Entry<R>>) {
-        let rows: Vec<&R> = group.iter().map(|entry| &*entry.row).collect();
-        match self.insert(&rows).await {
+        match self.insert(group).await {
             Ok(()) => group.drain(..).for_each(|entry| self.reply(entry, Ok(()))),
-            // One row may have spoilt the statement for all: each gets its own, so that only that one fails.
+            // One row may have spoilt the statement for all: each entry gets its own, so that only that one fails.
             Err(DbError::RowRefused(_) | DbError::Failed(_)) if group.len() > 1 => {
                 for entry in group.drain(..) {
-                    let result = self.insert(&[&*entry.row]).await;
+                    let result = self.insert(std::slice::from_ref(&entry)).await;
                     self.reply(entry, result);
                 }
             }
             Err(error) => {
-                log::warn!("{} intents were not written: {error}", group.len());
+                log::warn!(
+                    "{} intents were not written: {error}",
+                    group.iter().map(|entry| entry.rows.len()).sum::<usize>()
+                );
                 group.drain(..).for_each(|entry| self.reply(entry, Err(error.clone())));
             }
         }
     }
 
-    async fn insert(&self, rows: &[&R]) -> Result<(), DbError> {
+    async fn insert(&self, group: &[Entry<R>]) -> Result<(), DbError> {
+        let rows: Vec<&R> = group.iter().flat_map(|entry| &entry.rows).map(AsRef::as_ref).collect();
         let mut connection = self.database.writer().await?;
-        let Ok(inserted) = tokio::time::timeout(self.time_limit, R::insert(rows, &mut connection)).await else {
+        let Ok(inserted) = tokio::time::timeout(self.time_limit, R::insert(&rows, &mut connection)).await else {
             // Whatever comes back on this connection later would be taken for the answer to the next statement.
             drop(Object::take(connection));
             return Err(DbError::Unavailable("the database did not answer in time".to_owned()));
@@ -240,8 +294,8 @@ impl<R: GroupRow> Writer<R> {
 
     fn reply(&self, entry: Entry<R>, result: Result<(), DbError>) {
         let counter = if result.is_ok() { &self.counters.rows } else { &self.counters.failed_rows };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(entry.rows.len() as u64, Ordering::Relaxed);
         // A handler whose client went away no longer waits; the row stays, and no URL exists for it.
-        let _ = entry.reply.send(result.map(|()| entry.row));
+        let _ = entry.reply.send(result.map(|()| entry.rows));
     }
 }

@@ -61,7 +61,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// Idempotency-Key headers seen in the last 24 hours, and the upload that each of them led to.
+    /// Idempotency-Key headers seen in the last 24 hours, and the uploads that each of them led to.
     idempotency_keys (issuer, subject, key) {
         /// iss of the token that asked: keys of different users never meet.
         issuer -> Text,
@@ -71,10 +71,12 @@ diesel::table! {
         key -> Text,
         /// SHA-256 of the request that used the key first; another request under it is refused.
         request_sha256 -> Bytea,
-        /// The upload issued for it.
+        /// The upload issued for it; of a batch, the first.
         upload_id -> Uuid,
         /// First use.
         created_at -> Timestamptz,
+        /// Of a batch: the upload issued for each file, in their order, null where the file was refused. Null when the request was for one upload.
+        upload_ids -> Nullable<Array<Nullable<Uuid>>>,
     }
 }
 

@@ -259,8 +259,7 @@ impl Database {
     /// When the database does not answer.
     pub async fn uploads(&self, ids: &[IntentId]) -> Result<Vec<UploadIntent>, DbError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-        let query = upload_intents::table.select(UploadIntent::as_select()).filter(upload_intents::id.eq_any(ids));
-        self.query(async |connection| query.load(connection).await).await
+        self.query(async |connection| find_all(&ids, connection).await).await
     }
 
     /// The uploads of `owner`, newest first.
@@ -427,6 +426,14 @@ pub(super) async fn find(id: IntentId, connection: &mut AsyncPgConnection) -> Qu
         .first(connection)
         .await
         .optional()
+}
+
+pub(super) async fn find_all(ids: &[Uuid], connection: &mut AsyncPgConnection) -> QueryResult<Vec<UploadIntent>> {
+    upload_intents::table
+        .select(UploadIntent::as_select())
+        .filter(upload_intents::id.eq_any(ids))
+        .load(connection)
+        .await
 }
 
 /// What uploads of one owner are found by: eight bytes for each row of the index instead of two texts.

@@ -78,6 +78,14 @@ pub enum UploadTarget {
     },
 }
 
+/// An upload that is allowed and not recorded yet.
+pub(super) struct Draft {
+    pub(super) intent: Box<UploadIntent>,
+    pub(super) grant: Grant,
+    pub(super) form_return: Option<FormReturn>,
+    pub(super) content_md5: Option<Md5Digest>,
+}
+
 /// What a policy allows one file, resolved to instants and a signer.
 pub(super) struct Grant {
     pub(super) method: UploadMethod,
@@ -111,7 +119,23 @@ impl Service {
             return self.replayed(caller, recorded, request.expires_in, request.form_return.as_ref()).await;
         }
         let now = self.clock.now();
-        let document = self.policies.current();
+        let expires_in = request.expires_in;
+        let Draft { intent, grant, form_return, content_md5 } =
+            self.draft(caller, &self.policies.current(), request, now).await?;
+        match self.record(intent, idempotency_key).await? {
+            Ok(intent) => self.signed(intent, &grant, now, form_return.as_ref(), content_md5),
+            Err(recorded) => self.replayed(caller, recorded, expires_in, form_return.as_ref()).await,
+        }
+    }
+
+    /// Decides about one file, and what would be recorded of it.
+    pub(super) async fn draft(
+        &self,
+        caller: Caller<'_>,
+        document: &PolicyDocument,
+        request: IssueRequest,
+        now: DateTime<Utc>,
+    ) -> Result<Draft, DomainError> {
         let Some(rules) = document.policy(&request.policy, now) else {
             return Err(DomainError::UnknownPolicy(request.policy));
         };
@@ -126,7 +150,7 @@ impl Service {
             free_parts: request.free_parts,
             expires_in: request.expires_in,
         };
-        let grant = self.grant(caller, &document, &rules, &file, now).await?;
+        let grant = self.grant(caller, document, &rules, &file, now).await?;
         let form_return = request.form_return;
         if form_return.is_some() && grant.method != UploadMethod::Post {
             return Err(DomainError::ReturnNeedsForm);
@@ -183,10 +207,7 @@ impl Service {
             stored_key: None,
             parts,
         });
-        match self.record(intent, idempotency_key).await? {
-            Ok(intent) => self.signed(intent, &grant, now, form_return.as_ref(), request.content_md5),
-            Err(recorded) => self.replayed(caller, recorded, request.expires_in, form_return.as_ref()).await,
-        }
+        Ok(Draft { intent, grant, form_return, content_md5: request.content_md5 })
     }
 
     /// Commits `intent`, unless its idempotency key was used before: then what it was used for is the `Err` inside. Of a
@@ -213,7 +234,7 @@ impl Service {
     }
 
     /// The answer to a request that was made before.
-    async fn replayed(
+    pub(super) async fn replayed(
         &self,
         caller: Caller<'_>,
         recorded: Recorded,

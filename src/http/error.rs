@@ -181,6 +181,26 @@ impl FieldError {
     }
 }
 
+/// A failure as clients see it (RFC 9457).
+#[derive(Debug, Serialize)]
+pub(super) struct Problem<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+}
+
 /// A failure on its way to a client.
 #[derive(Debug, Clone)]
 pub struct ApiError {
@@ -216,29 +236,10 @@ impl ApiError {
         self.code
     }
 
-    /// The answer in `dialect`, with the id of the request and documentation at `base_url`.
-    pub fn response(&self, dialect: Dialect, base_url: &str, request_id: &str) -> HttpResponse {
-        #[derive(Serialize)]
-        struct Problem<'a> {
-            r#type: String,
-            title: &'static str,
-            status: u16,
-            code: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            detail: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            reason: Option<&'static str>,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [FieldError],
-            request_id: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            error: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            message: Option<&'a str>,
-        }
+    /// The body of the answer, with the id of the request and documentation at `base_url`.
+    pub(super) fn problem<'a>(&'a self, base_url: &str, request_id: &'a str) -> Problem<'a> {
         let status = self.code.status();
-        let sentence = self.sentence();
-        let problem = Problem {
+        Problem {
             r#type: format!("{base_url}/docs#{}", self.code.as_str()),
             title: self.code.title(),
             status: status.as_u16(),
@@ -248,9 +249,15 @@ impl ApiError {
             reason: self.reason,
             errors: &self.errors,
             request_id,
-            error: (dialect == Dialect::Companion).then_some(&*sentence),
-            message: (dialect == Dialect::Companion).then_some(&*sentence),
-        };
+            error: None,
+            message: None,
+        }
+    }
+
+    /// The answer in `dialect`, with the id of the request and documentation at `base_url`.
+    pub fn response(&self, dialect: Dialect, base_url: &str, request_id: &str) -> HttpResponse {
+        let status = self.code.status();
+        let sentence = self.sentence();
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -262,6 +269,11 @@ impl ApiError {
         if dialect == Dialect::S3 {
             let error = s3_xml::Error { code: self.code.as_str(), message: &sentence, request_id };
             return s3_xml::body(response, &error);
+        }
+        let mut problem = self.problem(base_url, request_id);
+        if dialect == Dialect::Companion {
+            problem.error = Some(&sentence);
+            problem.message = Some(&sentence);
         }
         match serde_json::to_vec(&problem) {
             Ok(body) => response.content_type("application/problem+json").body(body),

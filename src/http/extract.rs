@@ -216,7 +216,7 @@ async fn with_time_limit<T>(limit: Duration, read: impl Future<Output = Result<T
 }
 
 /// Reads `bytes`; only a failure pays for finding out where it is.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // serde would also take an array of the fields in order, which nobody means and no schema shows.
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first.is_some_and(|byte| *byte != b'{') {

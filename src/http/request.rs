@@ -1,10 +1,10 @@
 //! What happens around every request: an id, an answer to every failure, a count, a log line.
 
-use std::time::Instant;
+use std::{ops::Deref, rc::Rc, time::Instant};
 
 use actix_cors::Cors;
 use actix_web::{
-    Error, HttpRequest,
+    Error, HttpMessage as _, HttpRequest,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -33,6 +33,25 @@ const RAILS: &str = "/rails/";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The id of a request, for answers that name it in their body.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(Rc<str>);
+
+impl RequestId {
+    /// The id that [`finish`] gave to `request`.
+    pub(super) fn of(request: &HttpRequest) -> Self {
+        request.extensions().get().cloned().unwrap_or_else(|| Self("".into()))
+    }
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Gives the request an id, and turns every failure into a problem that names it.
 pub async fn finish(
     state: web::Data<State>,
@@ -41,6 +60,7 @@ pub async fn finish(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let began = Instant::now();
     let request_id = request_id(&request);
+    request.extensions_mut().insert(request_id.clone());
     let answered = next.call(request).await;
     let mut response = match answered {
         Ok(response) => match response.response().error().and_then(|error| error.as_error::<ApiError>()) {
@@ -76,12 +96,12 @@ pub async fn finish(
 }
 
 /// The proxy's id, so that its log and ours can be read together, if it is one; else a new one.
-fn request_id(request: &ServiceRequest) -> String {
+fn request_id(request: &ServiceRequest) -> RequestId {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let usable = |id: &&str| {
         (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
-    given.filter(usable).map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned)
+    RequestId(given.filter(usable).map_or_else(|| Uuid::now_v7().simple().to_string().into(), Rc::from))
 }
 
 /// Whether there may be a secret in the path.

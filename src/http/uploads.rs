@@ -40,7 +40,7 @@ pub(super) async fn issue(
 ) -> Result<HttpResponse, ApiError> {
     let idempotency_key = idempotency_key(&request, &body.bytes)?;
     let upload = state.service.issue_upload(user.at(address), body.value.validate(&state)?, idempotency_key).await?;
-    Ok(issued(&state, StatusCode::CREATED, &upload))
+    issued(&state, StatusCode::CREATED, &upload)
 }
 
 /// `GET /api/v1/uploads`
@@ -79,7 +79,7 @@ pub(super) async fn renew(
 ) -> Result<HttpResponse, ApiError> {
     let form_return = form_return(&state, body.0.success_action_redirect.as_deref())?;
     let upload = state.service.renew_upload(user.at(address), id.0, form_return.as_ref()).await?;
-    Ok(issued(&state, StatusCode::OK, &upload))
+    issued(&state, StatusCode::OK, &upload)
 }
 
 /// `POST /api/v1/uploads/{id}/complete`, the callback.
@@ -158,7 +158,7 @@ pub(super) struct CompleteBody {
 
 impl IssueUploadBody {
     /// Checks every field, and reports all that break a rule at once.
-    fn validate(self, state: &State) -> Result<IssueRequest, ApiError> {
+    pub(super) fn validate(self, state: &State) -> Result<IssueRequest, ApiError> {
         let mut errors = Vec::new();
         let original_file_name = checked(&mut errors, "original_file_name", self.original_file_name, FileName::parse);
         if self.expires_in == Some(0) {
@@ -253,7 +253,7 @@ impl<'de> Deserialize<'de> for FileSize {
 }
 
 /// The header as the IETF draft has it, in effect: any visible ASCII of up to 255 characters.
-fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Option<IdempotencyKey>, ApiError> {
+pub(super) fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Option<IdempotencyKey>, ApiError> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
     match value.to_str() {
         Ok(key) if (1..=255).contains(&key.len()) => {
@@ -308,25 +308,45 @@ fn decode_cursor(text: &str) -> Option<IntentId> {
     Some(IntentId::from_uuid(uuid::Uuid::from_slice(&bytes).ok()?))
 }
 
-fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> HttpResponse {
-    let view = UploadView::from(&*upload.intent);
-    // The fields of a form are most of the answer and stand in it twice.
-    let fields = match &upload.target {
-        Some(UploadTarget::Post(form)) => RawValue::from_string(form.fields_json()).ok(),
-        _ => None,
-    };
-    let upload_url = format!("{}/api/v1/uploads/{}", state.base_url, upload.intent.id);
-    let target = upload.target.as_ref().map(|target| TargetView::new(target, fields.as_deref(), &upload_url));
-    let presigned_post_data = match (&upload.target, fields.as_deref()) {
-        (Some(UploadTarget::Post(form)), Some(fields)) => Some(PostDataView { url: &form.url, fields }),
-        _ => None,
-    };
-    let callback = CallbackView::of(state, upload);
-    let mut body = Vec::with_capacity(2048 + 2 * fields.as_ref().map_or(0, |fields| fields.get().len()));
-    let issued = IssuedView { view, upload: target, presigned_post_data, callback };
-    match serde_json::to_writer(&mut body, &issued) {
-        Ok(()) => HttpResponse::build(status).content_type(ContentTypeHeader::json()).body(body),
-        Err(error) => HttpResponse::from_error(ApiError::with_detail(ErrorCode::Internal, error.to_string())),
+fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> Result<HttpResponse, ApiError> {
+    let body = json_body(&Issued { state, upload }, 8192)?;
+    Ok(HttpResponse::build(status).content_type(ContentTypeHeader::json()).body(body))
+}
+
+/// `value` in JSON, of which about `size` bytes are expected.
+pub(super) fn json_body(value: &impl Serialize, size: usize) -> Result<Vec<u8>, ApiError> {
+    let mut body = Vec::with_capacity(size);
+    serde_json::to_writer(&mut body, value)
+        .map_err(|error| ApiError::with_detail(ErrorCode::Internal, error.to_string()))?;
+    Ok(body)
+}
+
+/// An upload with where its bytes go, as the client that it is issued to sees it.
+pub(super) struct Issued<'a> {
+    pub(super) state: &'a State,
+    pub(super) upload: &'a IssuedUpload,
+}
+
+impl Serialize for Issued<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { state, upload } = self;
+        // The fields of a form are most of the answer and stand in it twice.
+        let fields = match &upload.target {
+            Some(UploadTarget::Post(form)) => RawValue::from_string(form.fields_json()).ok(),
+            _ => None,
+        };
+        let presigned_post_data = match (&upload.target, fields.as_deref()) {
+            (Some(UploadTarget::Post(form)), Some(fields)) => Some(PostDataView { url: &form.url, fields }),
+            _ => None,
+        };
+        let upload_url = format!("{}/api/v1/uploads/{}", state.base_url, upload.intent.id);
+        let view = IssuedView {
+            view: UploadView::from(&*upload.intent),
+            upload: upload.target.as_ref().map(|target| TargetView::new(target, fields.as_deref(), &upload_url)),
+            presigned_post_data,
+            callback: CallbackView::of(state, upload),
+        };
+        view.serialize(serializer)
     }
 }
 

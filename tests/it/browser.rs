@@ -100,8 +100,7 @@ impl Browser {
         }
         let mut command = Command::new("node");
         command.arg(folder.path().join("drive.mjs")).arg(pages.join(script)).arg(modules.join(packages));
-        let mut driver =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node is installed");
+        let mut driver = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node is installed");
         let output = BufReader::new(driver.stdout.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -166,7 +165,9 @@ async fn allow_pages(app: &TestApp) {
 
 /// Files of all [`SIZES`] and with all [`NAMES`].
 fn files() -> Vec<Value> {
-    let sizes = SIZES.iter().map(|size| json!({ "name": format!("{size}.bin"), "type": "application/octet-stream", "size": size }));
+    let sizes = SIZES
+        .iter()
+        .map(|size| json!({ "name": format!("{size}.bin"), "type": "application/octet-stream", "size": size }));
     let names = NAMES.iter().map(|name| json!({ "name": name, "type": "text/plain", "size": 1000 }));
     sizes.chain(names).collect()
 }
@@ -219,7 +220,8 @@ async fn uppy_5_forms(backend: Backend) {
     let app = start(&backend).await;
     let alice = app.user("alice");
     // A token stands for the policy "default", which is this one here.
-    app.change_policies(&POLICIES.replace("policy.default", "policy.scoped").replace("policy.open", "policy.default")).await;
+    app.change_policies(&POLICIES.replace("policy.default", "policy.scoped").replace("policy.open", "policy.default"))
+        .await;
     let headers = json!({ "authorization": format!("Bearer {}", app.token(&Default::default())) });
     let options = json!({ "endpoint": app.base(), "headers": headers, "shouldUseMultipart": false });
     let job = json!({ "upload": { "options": options, "files": files() } });
@@ -242,13 +244,15 @@ async fn active_storage(backend: Backend) {
     // The application's backend confirms with what the page submits to it.
     for file in outcome["files"].as_array().unwrap() {
         let (id, token) = file["signed_id"].as_str().unwrap_or_else(|| panic!("{file}")).split_once('.').unwrap();
-        let complete = app.anonymous().post(&format!("/api/v1/uploads/{id}/complete"), &json!({ "token": token })).await;
+        let complete =
+            app.anonymous().post(&format!("/api/v1/uploads/{id}/complete"), &json!({ "token": token })).await;
         assert_eq!(complete.expect(StatusCode::OK)["state"], "confirmed");
     }
     arrived(&app, &alice, &outcome, count).await;
 
     let authorization = format!("Bearer {}", app.token(&Default::default()));
-    let upload = json!({ "url": format!("{}{path}", app.base()), "authorization": authorization, "files": [files()[1]] });
+    let upload =
+        json!({ "url": format!("{}{path}", app.base()), "authorization": authorization, "files": [files()[1]] });
     let outcome = Browser::open("active-storage.js", "node_modules", &json!({ "upload": upload })).outcome();
     arrived(&app, &alice, &outcome, 1).await;
     app.end().await;
@@ -270,9 +274,12 @@ async fn refused(backend: Backend) {
         let job = json!({ "upload": { "options": options, "files": files } });
         let outcome = Browser::open("uppy.js", "node_modules", &job).outcome();
         assert_ne!(outcome["files"][0]["errors"], json!([]), "{outcome}");
-        let statuses: BTreeMap<_, _> = outcome["requests"].as_array().unwrap().iter().map(|request| {
-            (request["path"].to_string(), request["status"].as_u64().unwrap())
-        }).collect();
+        let statuses: BTreeMap<_, _> = outcome["requests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|request| (request["path"].to_string(), request["status"].as_u64().unwrap()))
+            .collect();
         assert!(statuses.values().any(|status| matches!(status, 401 | 403)), "{statuses:?}");
     }
     let uploads = app.user("alice").get("/api/v1/uploads").await.expect(StatusCode::OK);

@@ -273,11 +273,37 @@ async fn uploads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller;
     let garbage = alice.at("127.0.0.12").request(Method::POST, path).header("x-forwarded-for", "garbage");
     judge.call(400, Method::POST, path, garbage.json(&body)).await;
 
+    batch(judge, alice, [nobody, anybody]).await;
+
     judge.get(200, alice, path).await;
     judge.call(200, Method::GET, path, alice.request(Method::GET, &format!("{path}?limit=1&state=issued"))).await;
     judge.call(200, Method::GET, path, alice.request(Method::GET, &format!("{path}?limit=1"))).await;
     judge.call(422, Method::GET, path, alice.request(Method::GET, &format!("{path}?limit=0"))).await;
     judge.get(401, anybody, path).await;
+}
+
+async fn batch(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {
+    let path = "/api/v1/uploads/batch";
+    let file = json!({ "original_file_name": "a.txt", "file_size": 5 });
+    let put = json!({ "original_file_name": "a.txt", "file_size": 5, "method": "put" });
+    let mixed =
+        json!({ "uploads": [file, put, { "original_file_name": "a/b", "file_size": 5 }, 5, { "file_size": -1 }] });
+    judge.post(200, alice, path, &mixed).await;
+    let with_key = |body: &Value| alice.request(Method::POST, path).header("idempotency-key", "b").json(body);
+    let issued = judge.call(200, Method::POST, path, with_key(&mixed)).await.json();
+    judge.on(200, alice, Method::DELETE, id(&issued["results"][0]["upload"]), "").await;
+    let replayed = judge.call(200, Method::POST, path, with_key(&mixed)).await.json();
+    assert_eq!(replayed["results"][0]["upload"]["state"], "aborted");
+    judge.call(422, Method::POST, path, with_key(&json!({ "uploads": [file] }))).await;
+    judge.post(422, alice, path, &json!({ "uploads": [] })).await;
+    judge.post(422, alice, path, &json!({})).await;
+    judge.post(401, anybody, path, &mixed).await;
+    judge.post(403, nobody, path, &mixed).await;
+    judge.post(413, alice, path, &json!({ "uploads": ["x".repeat(1 << 20)] })).await;
+    judge.call(400, Method::POST, path, alice.request(Method::POST, path).json("text")).await;
+    judge.call(415, Method::POST, path, alice.request(Method::POST, path).body("{}")).await;
+    let garbage = alice.at("127.0.0.12").request(Method::POST, path).header("x-forwarded-for", "garbage");
+    judge.call(400, Method::POST, path, garbage.json(&mixed)).await;
 }
 
 async fn inspected(judge: &mut Judge, alice: &Caller, scanner: &TestScanner) {

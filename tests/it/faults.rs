@@ -1,6 +1,6 @@
 //! What the service does while its parts, its clients or it itself fail: it says so, loses nothing, and recovers alone.
 
-mod database;
+pub(crate) mod database;
 mod killing;
 mod process;
 mod storage;

@@ -14,6 +14,7 @@
 
 mod attacks;
 mod authorization;
+mod batch;
 mod boto3;
 mod browser;
 mod client_address;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     let mut suite = Suite::new(&world);
     attacks::register(&mut suite);
     authorization::register(&mut suite);
+    batch::register(&mut suite);
     browser::register(&mut suite);
     client_address::register(&mut suite);
     clients::register(&mut suite);

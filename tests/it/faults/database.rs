@@ -28,7 +28,7 @@ use crate::support::{
 const DATABASE: &str = "presignd";
 
 /// A PostgreSQL that only this test uses.
-fn stoppable_postgres() -> (TempDir, Postgres) {
+pub(crate) fn stoppable_postgres() -> (TempDir, Postgres) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     // The server runs under another account and has to get through.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
@@ -38,7 +38,7 @@ fn stoppable_postgres() -> (TempDir, Postgres) {
 }
 
 /// A service on that database instead of the backend's.
-async fn start_on(backend: &Backend, postgres: &Postgres) -> TestApp {
+pub(crate) async fn start_on(backend: &Backend, postgres: &Postgres) -> TestApp {
     let url = postgres.url(DATABASE);
     let alter = async |settings: &mut toml::Table| settings["database"]["url"] = url.into();
     TestApp::start_altered(backend, AppOptions::default(), alter).await
@@ -58,7 +58,7 @@ fn says_unavailable(answers: &[Answer]) {
     }
 }
 
-async fn readiness(caller: &Caller, status: StatusCode, database: &str) -> Duration {
+pub(crate) async fn readiness(caller: &Caller, status: StatusCode, database: &str) -> Duration {
     let shows = async || {
         let reply = caller.get("/readyz").await;
         (reply.status == status && reply.json()["database"] == database).then_some(())
@@ -269,7 +269,7 @@ pub(super) async fn bad_rows(backend: Backend) {
     own.end().await;
 }
 
-fn intent() -> UploadIntent {
+pub(crate) fn intent() -> UploadIntent {
     let now = Clock::System.now();
     let id = IntentId::at(now);
     UploadIntent {
