@@ -154,8 +154,11 @@ impl Assembly {
 /// When anything that the configuration asks for is not to be had.
 pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result<Assembly, StartError> {
     let demanded = config.clone();
-    let (policies, policy_watcher) =
-        policy::watch(&config.policies.file, runtime, move |document| meets_demands(document, &demanded))?;
+    let (policies, policy_watcher) = policy::watch(&config.policies.file, runtime, move |document| {
+        meets_demands(document, &demanded)?;
+        remarks(document, &demanded).iter().for_each(|remark| log::warn!("{remark}"));
+        Ok(())
+    })?;
     let token_keys = token_keys(&config.callback)?;
     let inspection = config.inspection.as_ref().map(inspection).transpose()?;
     let endpoint = endpoint(&config.s3)?;
@@ -344,6 +347,21 @@ fn endpoint(config: &S3Config) -> Result<Arc<Endpoint>, StartError> {
 fn inspection(config: &InspectionConfig) -> Result<Inspection, StartError> {
     let scanner = Scanner::new(config).map_err(|problem| StartError::Settings(vec![problem]))?;
     Ok(Inspection::new(scanner, config))
+}
+
+/// Names what is allowed and may still surprise: URLs that end before their policy would have them end.
+pub fn remarks(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
+    let Some(sts) = &config.s3.sts else { return Vec::new() };
+    // A session is replaced when it is half over, so this is what every URL can count on.
+    let certain = sts.session_duration / 2;
+    let longer = document.all_rules().filter(|(_, rules)| rules.longest_upload_life() > certain);
+    let longer: BTreeSet<&str> = longer.map(|(name, _)| name).collect();
+    let rule = format!(
+        "gives some URLs longer than {}, half of s3.sts.session_duration: these may end with their session, and \
+         expires_at says when",
+        humantime::format_duration(certain)
+    );
+    longer.into_iter().map(|name| Problem::new(format!("policy.{name}.upload"), rule.as_str())).collect()
 }
 
 /// Names what the policies ask for that the rest of the configuration cannot do. Refused, never silently left out.

@@ -3,6 +3,7 @@
 //! Every type here is built by a constructor that validates and never rewrites, so a value that exists is a value
 //! that the rules allow. Nothing in this room does I/O or reads a clock.
 
+pub mod byte_rate;
 pub mod byte_size;
 pub mod content_type;
 pub mod digest;
@@ -17,6 +18,7 @@ pub mod principal;
 pub mod public_address;
 pub mod size_promise;
 
+pub use byte_rate::ByteRate;
 pub use byte_size::ByteSize;
 pub use content_type::{ContentType, MediaRange};
 pub use digest::{ETag, Md5Digest, Sha256Digest};

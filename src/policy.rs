@@ -7,7 +7,9 @@
 //! [policy.default]                     # "default" must exist; every key may be left out
 //! methods = ["post", "put"]            # the first is the default
 //! upload.expires_in = "5m"             # whole seconds, "1s" to "7d"
-//! download.expires_in = "60s"          # the same
+//! upload.min_rate = "off"              # or "64KiB/s": longer for files that take longer at that speed
+//! upload.max_expires_in = "7d"         # at most this long, whatever the speed
+//! download.expires_in = "60s"          # the same as upload.expires_in
 //! min_size = 0                         # bytes, or with a unit
 //! max_size = "100MiB"                  # up to "5GiB", what S3 takes in one request
 //! content_types = ["*/*"]              # media ranges

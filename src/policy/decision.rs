@@ -147,8 +147,8 @@ impl Rules {
         }
         let expires_in = match request.expires_in {
             Some(received) if received.as_secs() == 0 => return Err(Refusal::ExpiresInZero { received }),
-            Some(received) => self.upload_expires_in.min(Duration::from_secs(received.as_secs())),
-            None => self.upload_expires_in,
+            Some(received) => self.upload_life(request.file_size).min(Duration::from_secs(received.as_secs())),
+            None => self.upload_life(request.file_size),
         };
         let file_size = match request.file_size {
             SizePromise::AtMost(limit) if method != UploadMethod::Multipart => {
@@ -157,6 +157,20 @@ impl Rules {
             promised => promised,
         };
         Ok(UploadDecision { method, file_size, plan, expires_in })
+    }
+
+    /// The longest life of an upload URL for a file of `file_size` bytes, in whole seconds: what every file gets, or the
+    /// time that this one takes over the slowest line that the policy cares for, whichever is longer.
+    pub fn upload_life(&self, file_size: u64) -> Duration {
+        self.upload_min_rate.map_or(self.upload_expires_in, |rate| {
+            let transfer = rate.time_for(file_size).saturating_add(Self::TRANSFER_MARGIN);
+            self.upload_expires_in.max(transfer.min(self.upload_max_expires_in))
+        })
+    }
+
+    /// The life of an upload URL for the largest file.
+    pub fn longest_upload_life(&self) -> Duration {
+        self.upload_life(self.max_size.bytes())
     }
 
     /// The method asked for, if it suits the file; or else the first of the policy that does, of large files multipart.
@@ -329,6 +343,61 @@ mod tests {
         for (request, field, message) in table {
             let refusal = rules().decide_upload(&request).unwrap_err();
             assert_eq!((refusal.field(), refusal.to_string().as_str()), (field, message), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn a_floor_of_speed_gives_large_files_longer() {
+        let pdf = "application/pdf".parse().unwrap();
+        let rules = Rules {
+            upload_min_rate: Some("64KiB/s".parse().unwrap()),
+            upload_max_expires_in: Duration::from_hours(12),
+            max_size: Rules::MAX_SIZE,
+            ..Rules::default()
+        };
+        let decide = |file_size, seconds: Option<u64>| {
+            let expires_in = seconds.map(Duration::from_secs);
+            rules.decide_upload(&FileRequest { file_size, expires_in, ..request(&pdf) }).unwrap().expires_in.as_secs()
+        };
+        for (file_size, expires_in) in [
+            (0, 300),
+            // 240 s and the margin are exactly what every file gets.
+            (240 << 16, 300),
+            ((240 << 16) + 1, 301),
+            (1 << 30, 16_384 + 60),
+            // 22 hours at that speed, and the policy says 12.
+            (5 << 30, 43_200),
+        ] {
+            assert_eq!(decide(file_size, None), expires_in, "{file_size}");
+            assert_eq!(decide(file_size, Some(100)), 100, "{file_size}");
+            assert_eq!(decide(file_size, Some(u64::MAX)), expires_in, "{file_size}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn lives_are_bounded_grow_with_the_file_and_are_long_enough(
+            base in 1_u64..=604_800,
+            more in 0_u64..=604_800,
+            rate in 1_u64..,
+            file_size: u64,
+            smaller: u64,
+        ) {
+            let max = Duration::from_secs((base + more).min(Rules::MAX_EXPIRES_IN.as_secs()));
+            let rules = Rules {
+                upload_expires_in: Duration::from_secs(base),
+                upload_min_rate: Some(format!("{rate}/s").parse().unwrap()),
+                upload_max_expires_in: max,
+                ..Rules::default()
+            };
+            let life = rules.upload_life(file_size);
+            proptest::prop_assert!(rules.upload_expires_in <= life && life <= max);
+            proptest::prop_assert_eq!(life.subsec_nanos(), 0);
+            proptest::prop_assert!(rules.upload_life(smaller.min(file_size)) <= life);
+            let carried = u128::from(life.as_secs()) * u128::from(rate);
+            proptest::prop_assert!(life == max || carried >= u128::from(file_size));
+            let without = Rules { upload_min_rate: None, ..rules };
+            proptest::prop_assert_eq!(without.upload_life(file_size), Duration::from_secs(base));
         }
     }
 

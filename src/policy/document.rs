@@ -50,7 +50,7 @@ impl PolicyDocument {
 
     /// The longest life that any policy gives a URL, uploads and downloads, now or at any time.
     pub fn longest_expiry(&self) -> Duration {
-        let expiries = self.all_rules().flat_map(|(_, rules)| [rules.upload_expires_in, rules.download_expires_in]);
+        let expiries = self.all_rules().flat_map(|(_, rules)| [rules.longest_upload_life(), rules.download_expires_in]);
         expiries.max().unwrap_or_default()
     }
 
@@ -132,7 +132,8 @@ impl Timeline {
 }
 
 /// Settings that count only where they are not the default, because intents carry versions from before there were any.
-const LATER_SETTINGS: [&str; 4] = ["upload.multipart_above", "upload.part_size", "sniff", "inspection"];
+const LATER_SETTINGS: [&str; 6] =
+    ["upload.min_rate", "upload.max_expires_in", "upload.multipart_above", "upload.part_size", "sniff", "inspection"];
 
 /// Hashes one line per setting and period. No name or value can hold a line break.
 fn version(policies: &BTreeMap<String, Timeline>) -> String {
@@ -234,6 +235,8 @@ upload.expires_in = "20m"
         assert!(parse(&scoped).scopes_by_network());
         let downloads = "[policy.default]\nupload.expires_in = \"1s\"\ndownload.expires_in = \"9s\"\n";
         assert_eq!(parse(downloads).longest_expiry(), Duration::from_secs(9));
+        let slow = "[policy.default]\nmax_size = \"1GiB\"\nupload.min_rate = \"1MiB/s\"\n";
+        assert_eq!(parse(slow).longest_expiry(), Duration::from_secs(1024 + 60));
     }
 
     #[test]
@@ -261,6 +264,8 @@ upload.expires_in = "20m"
             "ip_scope = \"off\"",
             "checksum = \"required\"",
             "confirm.grace = \"2h\"",
+            "upload.min_rate = \"64KiB/s\"",
+            "upload.max_expires_in = \"1d\"",
             "sniff = \"reject\"",
             "inspection = \"required\"",
         ];

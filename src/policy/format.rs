@@ -18,7 +18,7 @@ use toml::{
 use super::{Rules, document::Timeline};
 use crate::{
     config::{Problem, duration},
-    model::{ByteSize, Invalid, IpScope, PartPlan, UploadMethod},
+    model::{ByteRate, ByteSize, Invalid, IpScope, PartPlan, UploadMethod},
 };
 
 /// The policy that decides requests which name none.
@@ -204,6 +204,12 @@ impl Reader<'_> {
             let rule = format!("min_size ({}) must be at most max_size ({})", rules.min_size, rules.max_size);
             self.refuse_one_of(["min_size", "max_size"], path, table, &rule);
         }
+        if rules.upload_expires_in > rules.upload_max_expires_in {
+            let (life, most) = (rules.upload_expires_in, rules.upload_max_expires_in);
+            let (life, most) = (humantime::format_duration(life), humantime::format_duration(most));
+            let rule = format!("upload.expires_in ({life}) must be at most upload.max_expires_in ({most})");
+            self.refuse_one_of(["upload.expires_in", "upload.max_expires_in"], path, table, &rule);
+        }
         if rules.max_size > Rules::MAX_SINGLE_SIZE && !rules.methods.contains(&UploadMethod::Multipart) {
             let (max_size, single) = (rules.max_size, Rules::MAX_SINGLE_SIZE);
             let rule = format!(
@@ -216,7 +222,11 @@ impl Reader<'_> {
     /// Reports a rule about two settings at the first that the table has. Where it has none, they come from another
     /// table, at which it was reported.
     fn refuse_one_of(&mut self, keys: [&str; 2], path: &str, table: &DeTable<'_>, rule: &str) {
-        if let Some((key, value)) = keys.into_iter().find_map(|key| Some((key, table.get(key)?))) {
+        let written = |key: &str| match key.split_once('.') {
+            None => table.get(key),
+            Some((group, key)) => table.get(group)?.get_ref().as_table()?.get(key),
+        };
+        if let Some((key, value)) = keys.into_iter().find_map(|key| Some((key, written(key)?))) {
             self.refuse(value.span(), format!("{path}.{key}"), rule);
         }
     }
@@ -234,6 +244,8 @@ impl Reader<'_> {
         match name {
             "methods" => self.set_list(&mut rules.methods, key, value),
             "upload.expires_in" => self.set(&mut rules.upload_expires_in, key, value, expires_in),
+            "upload.min_rate" => self.set(&mut rules.upload_min_rate, key, value, min_rate),
+            "upload.max_expires_in" => self.set(&mut rules.upload_max_expires_in, key, value, expires_in),
             "upload.multipart_above" => {
                 self.set(&mut rules.multipart_above, key, value, |value| size(value, 0, Rules::MAX_SINGLE_SIZE));
             }
@@ -308,6 +320,10 @@ fn described(value: &DeValue<'_>) -> String {
 
 fn expires_in(value: &DeValue<'_>) -> Result<Duration, String> {
     seconds(value, Duration::from_secs(1)..=Rules::MAX_EXPIRES_IN)
+}
+
+fn min_rate(value: &DeValue<'_>) -> Result<Option<ByteRate>, String> {
+    if value.as_str() == Some("off") { Ok(None) } else { parsed(value).map(Some) }
 }
 
 fn grace(value: &DeValue<'_>) -> Result<Duration, String> {
@@ -398,6 +414,19 @@ mod tests {
                 "download.expires_in = \"7d 1s\"",
                 "download.expires_in: must be whole seconds from 1s to 7days, not \"7d 1s\"",
             ),
+            (
+                "upload.min_rate = \"64KiB\"",
+                "upload.min_rate: must be a speed such as \"64KiB/s\" or \"1MB/s\", at least 1B/s, not \"64KiB\"",
+            ),
+            ("upload.min_rate = 65536", "upload.min_rate: must be a string in quotes, not the number 65536"),
+            (
+                "upload.max_expires_in = \"8d\"",
+                "upload.max_expires_in: must be whole seconds from 1s to 7days, not \"8d\"",
+            ),
+            (
+                "upload.max_expires_in = \"4m\"",
+                "upload.max_expires_in: upload.expires_in (5m) must be at most upload.max_expires_in (4m)",
+            ),
             ("confirm.grace = \"31d\"", "confirm.grace: must be whole seconds from 0s to 30days, not \"31d\""),
             (
                 "max_size = 5368709121",
@@ -486,9 +515,9 @@ checksum = "required"
 checksum = "required"
 schedule = []
 "#;
-        let settings = "methods, upload.expires_in, upload.multipart_above, upload.part_size, download.expires_in, \
-                        min_size, max_size, content_types, key, readers, ip_scope, checksum, delivery, confirm.grace, \
-                        sniff, inspection";
+        let settings = "methods, upload.expires_in, upload.min_rate, upload.max_expires_in, upload.multipart_above, \
+                        upload.part_size, download.expires_in, min_size, max_size, content_types, key, readers, \
+                        ip_scope, checksum, delivery, confirm.grace, sniff, inspection";
         assert_eq!(
             problems(text),
             [
@@ -557,12 +586,35 @@ schedule = []
     }
 
     #[test]
+    fn a_speed_can_be_planned_and_taken_back() {
+        let parsed = parse(
+            "[policy.default]\nupload.min_rate = \"64KiB/s\"\n\
+             [[policy.default.schedule]]\nfrom = 2027-01-01T00:00:00Z\nupload.min_rate = \"off\"\n",
+        )
+        .unwrap();
+        let timeline = &parsed.policies["default"];
+        let rates = [timeline.first(), timeline.last()].map(|rules| rules.upload_min_rate.map(|rate| rate.to_string()));
+        assert_eq!(rates, [Some("64KiB/s".to_owned()), None]);
+        let crossing = "[policy.default]\nupload.max_expires_in = \"10m\"\n\
+                        [[policy.default.schedule]]\nfrom = 2027-01-01T00:00:00Z\nupload.expires_in = \"11m\"\n";
+        assert_eq!(
+            problems(crossing),
+            ["5 policy.default.schedule[0].upload.expires_in: upload.expires_in (11m) must be at most \
+              upload.max_expires_in (10m)"]
+        );
+    }
+
+    #[test]
     fn every_setting_is_read() {
         let parsed = parse(
             r#"
 [policy.default]
 methods = ["put", "multipart"]
-upload = { expires_in = "7d", multipart_above = "1GiB", part_size = "64MiB" }
+upload.expires_in = "6d"
+upload.min_rate = "64KiB/s"
+upload.max_expires_in = "7d"
+upload.multipart_above = "1GiB"
+upload.part_size = "64MiB"
 min_size = 1
 max_size = "5TiB"
 content_types = ["image/*", "application/pdf"]
@@ -586,7 +638,9 @@ v6 = 48
             settings.map(|(name, value)| format!("{name} = {value}")),
             [
                 "methods = put, multipart",
-                "upload.expires_in = 7days",
+                "upload.expires_in = 6days",
+                "upload.min_rate = 64KiB/s",
+                "upload.max_expires_in = 7days",
                 "upload.multipart_above = 1GiB",
                 "upload.part_size = 64MiB",
                 "download.expires_in = 1s",

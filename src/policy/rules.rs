@@ -5,15 +5,19 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::Serialize;
 
 use super::KeyTemplate;
-use crate::model::{ByteSize, Invalid, IpScope, MediaRange, PartPlan, UploadMethod};
+use crate::model::{ByteRate, ByteSize, Invalid, IpScope, MediaRange, PartPlan, UploadMethod};
 
 /// What one policy allows while no schedule entry changes it. The default is that of a policy without any key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// How files may be uploaded: at least one, the first is the default.
     pub methods: Vec<UploadMethod>,
-    /// The longest life of an upload URL: whole seconds, 1 second to 7 days.
+    /// The longest life of an upload URL, unless a speed gives the file more: whole seconds, 1 second to 7 days.
     pub upload_expires_in: Duration,
+    /// The slowest line that upload URLs live long enough for; none: they live for `upload_expires_in`.
+    pub upload_min_rate: Option<ByteRate>,
+    /// A bound on what `upload_min_rate` leads to: at least `upload_expires_in`, at most [`Rules::MAX_EXPIRES_IN`].
+    pub upload_max_expires_in: Duration,
     /// Where the policy has multipart: the size in bytes above which it is chosen unless the client asks for another
     /// method. At most [`Rules::MAX_SINGLE_SIZE`], above which nothing else is possible.
     pub multipart_above: ByteSize,
@@ -54,15 +58,21 @@ impl Rules {
     /// The longest life of a presigned URL
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>, `X-Amz-Expires`).
     pub const MAX_EXPIRES_IN: Duration = Duration::from_hours(7 * 24);
+    /// What is added to the time that a file takes at `upload_min_rate`: for connecting, and for a client's clock that
+    /// makes it start late.
+    pub const TRANSFER_MARGIN: Duration = Duration::from_mins(1);
     /// A bound on the grace, because every open upload is a row that the sweeper looks at.
     pub const MAX_CONFIRM_GRACE: Duration = Duration::from_hours(30 * 24);
 
     /// Every setting by its key in the file with its value as the file could spell it: what is compared, and what a
     /// version is made of.
-    pub(super) fn settings(&self) -> [(&'static str, String); 16] {
+    pub(super) fn settings(&self) -> [(&'static str, String); 18] {
+        let min_rate = self.upload_min_rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
         [
             ("methods", join(&self.methods)),
             ("upload.expires_in", humantime::format_duration(self.upload_expires_in).to_string()),
+            ("upload.min_rate", min_rate),
+            ("upload.max_expires_in", humantime::format_duration(self.upload_max_expires_in).to_string()),
             ("upload.multipart_above", self.multipart_above.to_string()),
             ("upload.part_size", self.part_size.to_string()),
             ("download.expires_in", humantime::format_duration(self.download_expires_in).to_string()),
@@ -86,6 +96,8 @@ impl Default for Rules {
         Self {
             methods: vec![UploadMethod::Post, UploadMethod::Put],
             upload_expires_in: Duration::from_mins(5),
+            upload_min_rate: None,
+            upload_max_expires_in: Self::MAX_EXPIRES_IN,
             multipart_above: ByteSize::from_bytes(100 << 20),
             part_size: ByteSize::from_bytes(8 << 20),
             download_expires_in: Duration::from_mins(1),

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use super::{ChecksumRule, Delivery, InspectionRule, PolicyDocument, Readers, Rules, SniffRule};
-use crate::model::{IpScope, MediaRange, UploadMethod};
+use crate::model::{ByteRate, IpScope, MediaRange, UploadMethod};
 
 /// The policies in force at one instant, and what is planned for them.
 ///
@@ -52,6 +52,9 @@ struct RulesView<'a> {
 #[derive(Debug, Serialize)]
 struct UploadRulesView {
     expires_in: u64,
+    #[serde(serialize_with = "serialize_rate")]
+    min_rate: Option<ByteRate>,
+    max_expires_in: u64,
     multipart_above: u64,
     part_size: u64,
 }
@@ -87,6 +90,8 @@ impl<'a> RulesView<'a> {
             methods: &rules.methods,
             upload: UploadRulesView {
                 expires_in: rules.upload_expires_in.as_secs(),
+                min_rate: rules.upload_min_rate,
+                max_expires_in: rules.upload_max_expires_in.as_secs(),
                 multipart_above: rules.multipart_above.bytes(),
                 part_size: rules.part_size.bytes(),
             },
@@ -115,6 +120,15 @@ fn serialize_scope<S: Serializer>(scope: &IpScope, serializer: S) -> Result<S::O
     }
 }
 
+/// `"off"` as the file spells it, or bytes a second.
+#[expect(clippy::ref_option, reason = "serde passes references")]
+fn serialize_rate<S: Serializer>(rate: &Option<ByteRate>, serializer: S) -> Result<S::Ok, S::Error> {
+    match rate {
+        None => serializer.serialize_str("off"),
+        Some(rate) => serializer.serialize_u64(rate.bytes_per_second()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -132,12 +146,19 @@ ip_scope = "off"
 [[policy.default.schedule]]
 from = 2027-02-01T00:00:00Z
 upload.expires_in = "2m"
+upload.min_rate = "64KiB/s"
 "#,
         )
         .unwrap();
         let rules = json!({
             "methods": ["post", "put"],
-            "upload": {"expires_in": 300, "multipart_above": 104_857_600, "part_size": 8_388_608},
+            "upload": {
+                "expires_in": 300,
+                "min_rate": "off",
+                "max_expires_in": 604_800,
+                "multipart_above": 104_857_600,
+                "part_size": 8_388_608,
+            },
             "download": {"expires_in": 60},
             "min_size": 0,
             "max_size": 104_857_600,
@@ -154,6 +175,7 @@ upload.expires_in = "2m"
         let mut planned = rules.clone();
         planned["from"] = json!("2027-02-01T00:00:00Z");
         planned["upload"]["expires_in"] = json!(120);
+        planned["upload"]["min_rate"] = json!(65_536);
         let mut policy = rules;
         policy["name"] = json!("default");
         policy["schedule"] = json!([planned]);

@@ -24,6 +24,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.alone("every_help_teaches", every_help_teaches);
     suite.alone("what_is_not_a_command_exits_2", not_a_command);
     suite.alone("check_accepts_good_files", check_accepts);
+    suite.alone("check_remarks_on_sessions_that_are_too_short", check_remarks);
     suite.alone("check_names_file_line_key_and_rule", check_refuses);
     suite.alone("policy_check_and_diff_say_what_they_found", policy_files);
     suite.alone("token_refuses_what_would_make_no_token", token_refusals);
@@ -228,6 +229,20 @@ fn check_accepts() {
     let path = folder.path().join("presignd.toml");
     run(&["check", "--config", path.to_str().unwrap()], Path::new("/"), &[]).expect(0);
     run(&["check"], Path::new("/"), &[("PRESIGND_CONFIG", path.to_str().unwrap())]).expect(0);
+}
+
+fn check_remarks() {
+    let sessions = [("PRESIGND_S3__STS__SESSION_DURATION", "2h")];
+    let notes = |policies: &str| -> Vec<String> {
+        let ended = run(&["check"], files(CONFIG, policies).path(), &sessions).expect(0);
+        ended.lines().iter().filter(|line| line.starts_with("note: ")).map(|line| (*line).to_owned()).collect()
+    };
+    let slow = |rate: &str| format!("[policy.default]\nmax_size = \"1GiB\"\nupload.min_rate = \"{rate}\"\n");
+    // 18 minutes at the first speed, and five hours at the second.
+    assert_eq!(notes(&slow("1MiB/s")), Vec::<String>::new());
+    let found = notes(&slow("64KiB/s"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("note: policy.default.upload: gives some URLs longer than 1h, "), "{found:?}");
 }
 
 fn check_refuses() {

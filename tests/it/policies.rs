@@ -1,6 +1,6 @@
 //! Policies: what clients see of them, and how a change arrives.
 
-use chrono::{SecondsFormat, TimeDelta};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use presignd::clock::Clock;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -12,6 +12,63 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("an_edited_policy_decides_the_next_request", edited);
     suite.everywhere("a_broken_policy_file_changes_nothing", broken);
     suite.everywhere("a_planned_change_comes_at_its_time", planned);
+    suite.everywhere("a_floor_of_speed_gives_large_files_longer", min_rate);
+    suite.everywhere("no_floor_of_speed_outlives_the_session", min_rate_and_session);
+}
+
+const SLOW: &str = "[policy.default]\nmethods = [\"put\"]\nmax_size = \"8MiB\"\nconfirm.grace = \"1m\"\n\
+                    upload.min_rate = \"1KiB/s\"\nupload.max_expires_in = \"20m\"\n";
+
+fn instant(issued: &Value, field: &str) -> DateTime<Utc> {
+    issued[field].as_str().unwrap().parse().unwrap()
+}
+
+async fn min_rate(backend: Backend) {
+    let app =
+        TestApp::start_with(&backend, AppOptions { policies: Some(SLOW.to_owned()), ..AppOptions::default() }).await;
+    let alice = app.user("alice");
+    let shown = policies(&alice).await;
+    let upload = &named(&shown, "default")["upload"];
+    let lives = [&upload["expires_in"], &upload["min_rate"], &upload["max_expires_in"]];
+    assert_eq!(lives, [&json!(300), &json!(1024), &json!(1200)]);
+    for (file_size, expires_in, seconds) in [
+        (5, None, 300),
+        (512 << 10, None, 512 + 60),
+        // Over two hours at that speed, but for the bound.
+        (8 << 20, None, 1200),
+        (8 << 20, Some(100), 100),
+        (8 << 20, Some(9999), 1200),
+    ] {
+        let body = json!({ "original_file_name": "a.bin", "file_size": file_size, "expires_in": expires_in });
+        let issued = alice.post("/api/v1/uploads", &body).await.expect(StatusCode::CREATED);
+        let life = instant(&issued, "expires_at") - instant(&issued, "created_at") + TimeDelta::milliseconds(999);
+        assert_eq!(life.num_seconds(), seconds, "{body}");
+        assert_eq!(issued["upload"]["expires_at"], issued["expires_at"]);
+        assert!(issued["upload"]["url"].as_str().unwrap().contains(&format!("X-Amz-Expires={seconds}&")), "{body}");
+        let grace = instant(&issued, "confirm_until") - instant(&issued, "expires_at");
+        assert_eq!(grace, TimeDelta::minutes(1), "the longer life is added to the deadline");
+    }
+    app.end().await;
+}
+
+async fn min_rate_and_session(backend: Backend) {
+    let start = Clock::System.now();
+    let settings = "[s3.sts]\nsession_duration = \"15m\"\n".to_owned();
+    let options =
+        AppOptions { policies: Some(SLOW.to_owned()), settings, clock: Clock::manual(start), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let alice = app.user("alice");
+    // Twenty minutes by the policy; the session has a quarter of an hour at first, and less later.
+    for (minute, least, most) in [(0, 890, 900), (6, 530, 540)] {
+        let now = start + TimeDelta::minutes(minute);
+        app.clock.set(now);
+        let bytes = vec![0; 8 << 20];
+        let issued = alice.issue("a.bin", &bytes, &json!({})).await;
+        let life = (instant(&issued, "expires_at") - now).num_seconds();
+        assert!((least..=most).contains(&life), "{life} s after {minute} minutes");
+        assert_eq!(issued["upload"]["expires_at"], issued["expires_at"]);
+    }
+    app.end().await;
 }
 
 async fn policies(caller: &Caller) -> Value {
