@@ -2,6 +2,7 @@
 
 mod bar;
 mod check;
+mod cors;
 #[cfg(feature = "embedded")]
 mod dev;
 mod drift;
@@ -118,6 +119,17 @@ Examples:
 Exit codes: 0 all is well, nothing differs; 1 something is wrong or differs; 2 the command line cannot be understood."
     )]
     Policy(policy::PolicyCommand),
+    /// Print the CORS rules that the bucket needs.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  presignd cors print > cors.json
+  aws s3api put-bucket-cors --bucket files --cors-configuration file://cors.json
+
+Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood."
+    )]
+    Cors(cors::CorsCommand),
     /// Mint a token for development.
     ///
     /// Works for an issuer whose key is a shared secret: whoever has that can mint tokens anyway.
@@ -217,6 +229,7 @@ pub fn run() -> ExitCode {
             Command::Sweep(args) => Box::pin(sweep::run(&args, &handle)).await,
             Command::Drift(args) => Box::pin(drift::run(&args, &handle)).await,
             Command::Policy(command) => policy::run(&command),
+            Command::Cors(command) => cors::run(&command).map(|()| ExitCode::SUCCESS),
             Command::Token(args) => token::run(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Check(args) => check::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Probe(args) => probe::run(&args).await,

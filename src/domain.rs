@@ -2,6 +2,7 @@
 
 mod abort;
 mod batch;
+mod bucket_cors;
 mod callback_token;
 mod capability;
 mod confirm;
@@ -26,6 +27,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 pub use batch::MAX_BATCH;
+pub use bucket_cors::{BucketCors, CorsRule};
 pub use callback_token::CallbackTokens;
 pub use capability::{Capabilities, Capability, GrantedCapability};
 pub use confirm::{Claim, Confirmer, SniffCounts};

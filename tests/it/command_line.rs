@@ -27,6 +27,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.alone("check_remarks_on_sessions_that_are_too_short", check_remarks);
     suite.alone("check_names_file_line_key_and_rule", check_refuses);
     suite.alone("policy_check_and_diff_say_what_they_found", policy_files);
+    suite.alone("cors_print_follows_policies_and_origins", cors_print);
     suite.alone("token_refuses_what_would_make_no_token", token_refusals);
     suite.needing("curl", |suite| {
         suite.alone("dev_prints_lines_that_work_and_leaves_nothing_behind", dev_ephemeral);
@@ -163,8 +164,8 @@ fn every_help_teaches() {
     let commands = help.split_once("Commands:").unwrap().1.split_once("Options:").unwrap().0;
     let commands = commands.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
     let mut commands: Vec<Vec<&str>> = commands.map(|name| vec![name]).collect();
-    assert_eq!(commands.len(), 10, "{commands:?}");
-    commands.extend([vec!["policy", "check"], vec!["policy", "diff"]]);
+    assert_eq!(commands.len(), 11, "{commands:?}");
+    commands.extend([vec!["policy", "check"], vec!["policy", "diff"], vec!["cors", "print"]]);
     commands.extend([vec!["webhooks", "list"], vec!["webhooks", "retry"]]);
     for mut command in commands {
         command.push("--help");
@@ -184,6 +185,9 @@ fn not_a_command() {
         &["serve", "--confg", "x"],
         &["migrate", "--revert", "0"],
         &["policy", "diff"],
+        &["cors", "print", "--origin", "app.example.com"],
+        &["cors", "print", "--origin", "https://app.example.com/"],
+        &["cors", "print", "--format", "yaml"],
         &["webhooks", "retry"],
         &["webhooks", "retry", "x"],
         &["webhooks", "list", "--state", "lost"],
@@ -330,6 +334,26 @@ fn policy_files() {
     assert_eq!(ended.stderr, "");
     let ended = run(&["policy", "diff", "old.toml", "bad.toml"]).expect(1);
     assert!(ended.stderr.contains("bad.toml:2: ") && ended.stdout.is_empty(), "{ended:?}");
+}
+
+fn cors_print() {
+    let folder = files(CONFIG, "[policy.default]\nmethods = [\"put\"]\n");
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| run(arguments, folder.path(), variables);
+    let json = |ended: Ended| serde_json::from_str::<serde_json::Value>(&ended.expect(0).stdout).unwrap();
+    let ended = run(&["cors", "print"], &[]).expect(1);
+    assert!(ended.stderr.contains("name the origins with --origin") && ended.stdout.is_empty(), "{ended:?}");
+
+    let two = ["cors", "print", "--origin", "https://a.example", "--origin", "http://localhost:5173"];
+    let printed = json(run(&two, &[]));
+    let rule = &printed["CORSRules"][0];
+    assert_eq!(rule["AllowedMethods"], serde_json::json!(["PUT", "GET"]));
+    assert_eq!(rule["AllowedOrigins"], serde_json::json!(["https://a.example", "http://localhost:5173"]));
+    let list = json(run(&[&two[..], &["--format", "list"]].concat(), &[]));
+    assert_eq!(list, printed["CORSRules"]);
+    // By default those that may call the service itself.
+    let configured = [("PRESIGND_SERVER__CORS_ALLOWED_ORIGINS", "[\"https://b.example\"]")];
+    let printed = json(run(&["cors", "print"], &configured));
+    assert_eq!(printed["CORSRules"][0]["AllowedOrigins"], serde_json::json!(["https://b.example"]));
 }
 
 fn token_refusals() {

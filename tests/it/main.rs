@@ -22,6 +22,7 @@ mod clients;
 mod command_line;
 mod content;
 mod contract;
+mod cors;
 mod downloads;
 mod drift;
 mod events;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     command_line::register(&mut suite);
     content::register(&mut suite);
     contract::register(&mut suite);
+    cors::register(&mut suite);
     downloads::register(&mut suite);
     drift::register(&mut suite);
     events::register(&mut suite);
