@@ -33,6 +33,7 @@ mod health;
 mod immutability;
 mod layering;
 mod multipart;
+mod mobile;
 mod policies;
 mod schedules;
 mod schema;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
     immutability::register(&mut suite);
     layering::register(&mut suite);
     multipart::register(&mut suite);
+    mobile::register(&mut suite);
     policies::register(&mut suite);
     schedules::register(&mut suite);
     schema::register(&mut suite);
