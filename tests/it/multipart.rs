@@ -609,6 +609,8 @@ async fn swept(backend: Backend) {
     // However old: only a settled upload's parts go.
     app.clock.set(end + TimeDelta::minutes(59));
     assert_eq!(sweeper.abort_stale_multiparts().await.unwrap(), 0);
+    // The service stops only when nobody has its verbs any more.
+    drop(sweeper);
     app.clock.set(end + TimeDelta::hours(1) + TimeDelta::milliseconds(1));
     sweep(&app).await;
     // The earlier token has expired as well.
