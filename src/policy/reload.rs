@@ -464,13 +464,13 @@ mod tests {
     async fn broken_files_change_nothing_and_are_counted() {
         let (_folder, path) = folder_with(1);
         let (handle, _watcher) = by_events(&path);
-        fs::write(&path, "[policy.default]\n\nmax_size = \"6GiB\"\nreaders = \"all\"\n").unwrap();
+        fs::write(&path, "[policy.default]\n\nmax_size = \"6TiB\"\nreaders = \"all\"\n").unwrap();
         let status = until(&handle, |status| status.failures_total == 1).await;
         assert_eq!((status.version, status.reloads_total), (version(1), 0));
         assert_eq!(
             status.last_error.as_deref(),
             Some(
-                "line 3: policy.default.max_size: must be 1B to 5GiB, what S3 takes in one request, not 6GiB\n\
+                "line 3: policy.default.max_size: must be 1B to 5TiB, not 6TiB\n\
                  line 4: policy.default.readers: must be \"owner\", \"tenant\" or \"authenticated\", not \"all\""
             )
         );

@@ -686,11 +686,12 @@ async fn a_part_has_no_checksum_that_its_upload_was_begun_without() {
     let t = TestStore::start().await;
     let s3 = t.s3();
     let create = s3.create_multipart_upload().bucket(BUCKET).key("a").send().await.unwrap();
-    let part = s3.upload_part().bucket(BUCKET).key("a").set_upload_id(create.upload_id).part_number(1);
-    let part = part.body("x".as_bytes().to_vec().into());
-    let refused = part.clone().checksum_sha256(sha256("x")).send().await.unwrap_err().into_service_error();
+    let id = create.upload_id().unwrap();
+    let part =
+        || s3.upload_part().bucket(BUCKET).key("a").upload_id(id).part_number(1).body("x".as_bytes().to_vec().into());
+    let refused = part().checksum_sha256(sha256("x")).send().await.unwrap_err().into_service_error();
     assert_eq!(refused.meta().code(), Some("InvalidRequest"));
-    part.send().await.unwrap();
+    part().send().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
