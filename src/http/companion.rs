@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -83,11 +83,11 @@ pub(super) async fn sign_part(
     state: web::Data<State>,
     uploader: Uploader,
     id: UploadId,
-    path: web::Path<BTreeMap<String, String>>,
+    request: HttpRequest,
     query: web::Query<KeyQuery>,
 ) -> Result<HttpResponse, ApiError> {
     known(&state, &uploader, id.0, &query.key).await?;
-    let numbers = part_numbers(path.get("part").map_or("", String::as_str))?;
+    let numbers = part_numbers(request.match_info().get("part").unwrap_or_default())?;
     let signed = sign_parts(&state, &uploader, id.0, numbers).await?;
     let part = signed.first().ok_or_else(|| ApiError::with_detail(ErrorCode::Internal, "no part was signed"))?;
     let expires = (part.url.expires_at - state.service.clock.now()).num_seconds();

@@ -54,15 +54,18 @@ pub(super) async fn sign(
 
 /// Issues a PUT where the size is known and the policy has PUTs, and a form otherwise.
 async fn issue(state: &State, uploader: &Uploader, request: IssueRequest) -> Result<IssuedUpload, ApiError> {
-    let form = IssueRequest { method: Some(UploadMethod::Post), ..request.clone() };
-    if request.file_size.is_some() {
-        let put = IssueRequest { method: Some(UploadMethod::Put), ..request };
-        match state.service.issue_upload(uploader.caller(), put, None).await {
-            Err(DomainError::Refused(Refusal::MethodNotAllowed { .. })) => {}
-            issued => return Ok(issued?),
-        }
+    if request.file_size.is_none() {
+        // What can hold it to a limit in one request is for the policy to say.
+        return Ok(state.service.issue_upload(uploader.caller(), request, None).await?);
     }
-    Ok(state.service.issue_upload(uploader.caller(), form, None).await?)
+    let put = IssueRequest { method: Some(UploadMethod::Put), ..request.clone() };
+    match state.service.issue_upload(uploader.caller(), put, None).await {
+        Err(DomainError::Refused(Refusal::MethodNotAllowed { .. })) => {
+            let form = IssueRequest { method: Some(UploadMethod::Post), ..request };
+            Ok(state.service.issue_upload(uploader.caller(), form, None).await?)
+        }
+        issued => Ok(issued?),
+    }
 }
 
 /// The address at which this service speaks the XML that Uppy expects of the store: of the upload `id`, or of one that
@@ -131,7 +134,7 @@ impl SignBody {
                 method: None,
                 checksum_sha256: None,
                 part_checksums: false,
-                free_parts: true,
+                free_parts: false,
                 content_md5: None,
                 metadata,
                 expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.max(1).into())),

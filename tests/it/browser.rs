@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     time::Duration,
@@ -14,13 +14,19 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_sdk_s3::types::{CorsConfiguration, CorsRule};
+use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
     clients::{capability, id_in, stored},
-    support::{AppOptions, Backend, Caller, Suite, TestApp, backend::BackendKind, caller::id},
+    support::{
+        AppOptions, Backend, Caller, Program, Suite, TestApp,
+        app::settings,
+        backend::{BackendKind, TestBucket},
+        caller::id,
+    },
 };
 
 const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
@@ -47,18 +53,11 @@ const NAMES: [&str; 10] = [
     "\u{e44}\u{e1f}\u{e25}\u{e4c}.txt",
 ];
 
-/// `open` is for forms, which neither real store takes when a session with a policy has signed them.
 const POLICIES: &str = r#"
 [policy.default]
-methods = ["put"]
+methods = ["post", "put", "multipart"]
 max_size = "1GiB"
-key = "scoped/{id}-{name}"
-
-[policy.open]
-methods = ["post", "put"]
-max_size = "1GiB"
-ip_scope = "off"
-key = "open/{id}-{name}"
+key = "uploads/{id}-{name}"
 "#;
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
@@ -68,7 +67,14 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&real, "uppy_6_uploads_what_is_signed_for_it", uppy_6_signed);
     suite.on(&real, "uppy_5_uploads_forms_with_a_token", uppy_5_forms);
     suite.on(&real, "active_storage_uploads_directly", active_storage);
-    suite.on(&[BackendKind::Rgw], "uppy_6_is_refused_with_a_capability_that_is_not_its_own", refused);
+    suite.on(&real, "uppy_6_uploads_parts_by_companion_endpoint", uppy_6_parts);
+    suite.on(&real, "uppy_6_uploads_parts_that_are_signed_for_it", uppy_6_signed_parts);
+    suite.on(&real, "uppy_5_uploads_parts_with_a_token", uppy_5_parts);
+    suite.on(&real, "what_uppy_cancels_leaves_nothing", cancelled);
+    suite.on(&real, "uppy_goes_on_after_a_part_whose_url_had_expired", expired);
+    suite.on(&real, "uppy_goes_on_with_a_service_that_was_restarted", restarted);
+    // Scoped to a network, as no URL for a browser can be on Ceph RGW.
+    suite.on(&[BackendKind::SeaweedFs], "uppy_6_is_refused_with_a_capability_that_is_not_its_own", refused);
 }
 
 /// A page in Chromium. Dropping it ends both.
@@ -143,23 +149,41 @@ fn installed() -> PathBuf {
     found.expect("the packages of tests/browser are installed: run .ci/install, and put what it prints first in PATH")
 }
 
+/// With the client's network in every URL where browsers can use one: Ceph RGW 16 answers 403 to the preflight of every URL
+/// that a session has signed, and a PUT from a page of another origin always has one.
 async fn start(backend: &Backend) -> TestApp {
+    if backend.kind == BackendKind::Rgw {
+        return start_unscoped(backend).await;
+    }
+    start_with(backend, AppOptions { policies: Some(POLICIES.to_owned()), ..AppOptions::default() }).await
+}
+
+fn unscoped_policies() -> String {
+    POLICIES.replace("key =", "ip_scope = \"off\"\nkey =")
+}
+
+/// Without, and without STS: neither real store takes a form when a session with a policy has signed it.
+async fn start_unscoped(backend: &Backend) -> TestApp {
+    let policies = unscoped_policies();
+    start_with(backend, AppOptions { policies: Some(policies), unscoped: true, ..AppOptions::default() }).await
+}
+
+async fn start_with(backend: &Backend, options: AppOptions) -> TestApp {
     let settings = "[server]\ncors_allowed_origins = [\"*\"]".to_owned();
-    let options = AppOptions { policies: Some(POLICIES.to_owned()), settings, ..AppOptions::default() };
-    let app = TestApp::start_with(backend, options).await;
-    allow_pages(&app).await;
+    let app = TestApp::start_with(backend, AppOptions { settings, ..options }).await;
+    allow_pages(&app.bucket).await;
     app
 }
 
 /// The rules of the bucket that docs/CLIENTS.md asks for.
-async fn allow_pages(app: &TestApp) {
+async fn allow_pages(bucket: &TestBucket) {
     let mut rule = CorsRule::builder().allowed_origins("*").allowed_headers("*").max_age_seconds(3000);
     for method in ["GET", "PUT", "POST"] {
         rule = rule.allowed_methods(method);
     }
     let rule = rule.expose_headers("ETag").expose_headers("Location").build().expect("a rule");
     let rules = CorsConfiguration::builder().cors_rules(rule).build().expect("rules");
-    let put = app.bucket.s3.put_bucket_cors().bucket(&app.bucket.bucket).cors_configuration(rules);
+    let put = bucket.s3.put_bucket_cors().bucket(&bucket.bucket).cors_configuration(rules);
     put.send().await.expect("the rules are set");
 }
 
@@ -189,9 +213,9 @@ async fn arrived(app: &TestApp, alice: &Caller, outcome: &Value, count: usize) {
 }
 
 async fn uppy_6_forms(backend: Backend) {
-    let app = start(&backend).await;
+    let app = start_unscoped(&backend).await;
     let alice = app.user("alice");
-    let (granted, _) = capability(&alice, &json!({ "policy": "open" })).await;
+    let (granted, _) = capability(&alice, &json!({})).await;
     let options = json!({ "companionEndpoint": granted["url"], "shouldUseMultipart": false });
     let job = json!({ "upload": { "options": options, "files": files() } });
     let outcome = Browser::open("uppy.js", "node_modules", &job).outcome();
@@ -217,11 +241,8 @@ async fn uppy_6_signed(backend: Backend) {
 }
 
 async fn uppy_5_forms(backend: Backend) {
-    let app = start(&backend).await;
+    let app = start_unscoped(&backend).await;
     let alice = app.user("alice");
-    // A token stands for the policy "default", which is this one here.
-    app.change_policies(&POLICIES.replace("policy.default", "policy.scoped").replace("policy.open", "policy.default"))
-        .await;
     let headers = json!({ "authorization": format!("Bearer {}", app.token(&Default::default())) });
     let options = json!({ "endpoint": app.base(), "headers": headers, "shouldUseMultipart": false });
     let job = json!({ "upload": { "options": options, "files": files() } });
@@ -258,9 +279,160 @@ async fn active_storage(backend: Backend) {
     app.end().await;
 }
 
+/// Files in parts: as many as the sizes, and one that is larger than Uppy's own threshold.
+fn large_files(with_empty: bool) -> Vec<Value> {
+    let sizes = SIZES.iter().filter(|size| with_empty || **size > 0).chain([&LARGE]);
+    sizes
+        .map(|size| json!({ "name": format!("{size}.bin"), "type": "application/octet-stream", "size": size }))
+        .collect()
+}
+
+async fn uppy_6_parts(backend: Backend) {
+    let app = start(&backend).await;
+    let alice = app.user("alice");
+    // Under a scope, which every part is held to.
+    let (granted, _) = capability(&alice, &json!({})).await;
+    let options = json!({ "companionEndpoint": granted["url"], "shouldUseMultipart": true });
+    // Uppy sends an empty file as a form.
+    let files = large_files(false);
+    let job = json!({ "upload": { "options": options, "files": files } });
+    let outcome = Browser::open("uppy.js", "node_modules", &job).outcome();
+    arrived(&app, &alice, &outcome, files.len()).await;
+    let location = outcome["files"][0]["location"].as_str().unwrap();
+    let shown = alice.get(location.strip_prefix(&app.base()).unwrap()).await.expect(StatusCode::OK);
+    assert_eq!(shown["state"], "confirmed", "it was confirmed when Uppy was through");
+    app.end().await;
+}
+
+async fn uppy_6_signed_parts(backend: Backend) {
+    let app = start(&backend).await;
+    let authorization = format!("Bearer {}", app.token(&Default::default()));
+    let sign = json!({ "url": format!("{}/api/v1/sign", app.base()), "authorization": authorization, "sized": true });
+    let files = large_files(true);
+    let job = json!({ "upload": { "options": { "shouldUseMultipart": true }, "sign": sign, "files": files } });
+    let outcome = Browser::open("uppy.js", "node_modules", &job).outcome();
+    arrived(&app, &app.user("alice"), &outcome, files.len()).await;
+    // Nothing but bytes was sent to the store.
+    let to_store = outcome["requests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|request| request["path"].as_str().unwrap().starts_with(&format!("/{}/", app.bucket.bucket)));
+    assert!(to_store.clone().count() > 50 && to_store.clone().all(|request| request["method"] == "PUT"), "{outcome}");
+    app.end().await;
+}
+
+async fn uppy_5_parts(backend: Backend) {
+    let app = start(&backend).await;
+    let headers = json!({ "authorization": format!("Bearer {}", app.token(&Default::default())) });
+    let options = json!({ "endpoint": app.base(), "headers": headers, "shouldUseMultipart": true });
+    let files = large_files(false);
+    let job = json!({ "upload": { "options": options, "files": files } });
+    let outcome = Browser::open("uppy.js", "uppy-5/node_modules", &job).outcome();
+    arrived(&app, &app.user("alice"), &outcome, files.len()).await;
+    app.end().await;
+}
+
+/// The only upload of alice.
+async fn only_upload(app: &TestApp) -> Value {
+    let uploads = app.user("alice").get("/api/v1/uploads").await.expect(StatusCode::OK);
+    let [upload] = &uploads["uploads"].as_array().unwrap()[..] else { panic!("{uploads}") };
+    upload.clone()
+}
+
+async fn cancelled(backend: Backend) {
+    let app = start(&backend).await;
+    for packages in ["node_modules", "uppy-5/node_modules"] {
+        let headers = json!({ "authorization": format!("Bearer {}", app.token(&Default::default())) });
+        let (granted, _) = capability(&app.user("alice"), &json!({})).await;
+        let mut options = json!({ "companionEndpoint": granted["url"], "shouldUseMultipart": true });
+        if packages != "node_modules" {
+            options = json!({ "endpoint": app.base(), "headers": headers, "shouldUseMultipart": true });
+        }
+        let file = json!({ "name": "a.bin", "type": "application/octet-stream", "size": 20 << 20 });
+        let job = json!({ "upload": { "options": options, "files": [file], "cancelAt": 8 << 20 } });
+        let outcome = Browser::open("uppy.js", packages, &job).outcome();
+        assert_eq!(outcome["cancelled"], true, "{outcome}");
+        let uploads = app.user("alice").get("/api/v1/uploads?state=aborted").await.expect(StatusCode::OK);
+        let aborted = uploads["uploads"].as_array().unwrap();
+        assert_eq!(aborted.len(), if packages == "node_modules" { 1 } else { 2 }, "{uploads}");
+        let open = app.bucket.s3.list_multipart_uploads().bucket(&app.bucket.bucket).send().await.expect("a listing");
+        assert_eq!(open.uploads(), []);
+    }
+    app.end().await;
+}
+
+async fn expired(backend: Backend) {
+    let app = start(&backend).await;
+    let policies = std::fs::read_to_string(&app.policies_file).unwrap();
+    app.change_policies(&policies.replace("key =", "upload.expires_in = \"2s\"\nkey =")).await;
+    let (granted, _) = capability(&app.user("alice"), &json!({})).await;
+    let options = json!({ "companionEndpoint": granted["url"], "shouldUseMultipart": true });
+    let file = json!({ "name": "a.bin", "type": "application/octet-stream", "size": 20 << 20 });
+    let pauses = json!([{ "method": "PUT", "url": "partNumber=3", "turn": 1 }]);
+    let job = json!({ "upload": { "options": options, "files": [file], "retries": 1 }, "pauses": pauses });
+    let mut browser = Browser::open("uppy.js", "node_modules", &job);
+    assert_eq!(browser.line()["paused"], 0);
+    // Until the URL of the part that is held back has ended.
+    let end = only_upload(&app).await["expires_at"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    let now = app.clock.now();
+    tokio::time::sleep((end - now).to_std().unwrap_or_default() + Duration::from_secs(1)).await;
+    browser.send("");
+    let outcome = browser.outcome();
+    let file = &outcome["files"][0];
+    assert_eq!(file["errors"].as_array().unwrap().len(), 1, "the store refused it once: {file}");
+    let refused = outcome["requests"].as_array().unwrap().iter().filter(|request| request["status"] == 403);
+    assert!(refused.count() >= 1, "{outcome}");
+    let mut file = file.clone();
+    file["errors"] = json!([]);
+    arrived(&app, &app.user("alice"), &json!({ "files": [file] }), 1).await;
+    // Every part was sent once, but for that one: Uppy went on where it had stopped.
+    let puts = outcome["requests"].as_array().unwrap().iter().filter(|request| request["method"] == "PUT");
+    assert_eq!(puts.count(), 5, "{outcome}");
+    app.end().await;
+}
+
+async fn restarted(backend: Backend) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (database, bucket) = (backend.database().await, backend.bucket(folder.path()).await);
+    allow_pages(&bucket).await;
+    let policies = folder.path().join("policies.toml");
+    std::fs::write(&policies, unscoped_policies()).unwrap();
+    let mut settings = settings(&database, &bucket, &policies, "[server]\ncors_allowed_origins = [\"*\"]");
+    settings["s3"].as_table_mut().unwrap().remove("sts");
+    let mut program = Program::start(folder.path(), settings.clone());
+    program.wait_ready();
+    let (granted, _) = capability(&program.user("alice"), &json!({})).await;
+    let options = json!({ "companionEndpoint": granted["url"], "shouldUseMultipart": true });
+    let file = json!({ "name": "a.bin", "type": "application/octet-stream", "size": 20 << 20 });
+    let pauses = json!([{ "method": "GET", "url": "/3?key=", "turn": 1 }]);
+    let job = json!({ "upload": { "options": options, "files": [file] }, "pauses": pauses });
+    let mut browser = Browser::open("uppy.js", "node_modules", &job);
+    assert_eq!(browser.line()["paused"], 0);
+    program.kill();
+    program.wait_end();
+    let port = program.base().rsplit(':').next().unwrap().parse().unwrap();
+    let mut program = Program::start_at(folder.path(), settings, port);
+    program.wait_ready();
+    browser.send("");
+    let outcome = browser.outcome();
+    let file = &outcome["files"][0];
+    assert_eq!(file["errors"], json!([]), "{file}");
+    let key = file["key"].as_str().unwrap();
+    let object = bucket.s3.get_object().bucket(&bucket.bucket).key(key).send().await.expect("the object");
+    let bytes = object.body.collect().await.expect("its bytes").to_vec();
+    assert_eq!(hex::encode(digest(&SHA256, &bytes)), file["sha256"].as_str().unwrap());
+    let shown = program.user("alice").get(&format!("/api/v1/uploads/{}", id_in(key))).await.expect(StatusCode::OK);
+    assert_eq!(shown["state"], "confirmed");
+    program.kill();
+    program.wait_end();
+    bucket.end().await;
+    database.end().await;
+}
+
 async fn refused(backend: Backend) {
     let app = start(&backend).await;
-    let (_, path) = capability(&app.user("alice"), &json!({ "policy": "open", "expires_in": 1 })).await;
+    let (_, path) = capability(&app.user("alice"), &json!({ "expires_in": 1 })).await;
     let (_, elsewhere) = capability(&app.user("alice").at("127.0.0.11"), &json!({})).await;
     let forged = path.replace("/u/k1.", "/u/k1.x");
     tokio::time::timeout(PATIENCE, async {

@@ -16,6 +16,7 @@ use crate::support::{
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_form_for_a_file_of_unknown_size_takes_what_the_policy_allows", forms);
     suite.everywhere("a_signed_put_is_exact_and_one_without_a_size_is_a_form", signed);
+    suite.everywhere("parts_that_the_client_cuts_are_held_to_the_limit_together", parts);
     suite.everywhere("a_direct_upload_takes_the_bytes_of_its_md5_only", direct_uploads);
     // Nothing in these depends on the store.
     let embedded = &[BackendKind::Embedded];
@@ -88,7 +89,9 @@ async fn forms(backend: Backend) {
 }
 
 async fn signed(backend: Backend) {
-    let app = TestApp::start_with(&backend, AppOptions::unscoped()).await;
+    let policies = "[policy.default]\nip_scope = \"off\"\n[policy.exact]\nmethods = [\"put\"]\nip_scope = \"off\"\n";
+    let options = AppOptions { policies: Some(policies.to_owned()), ..AppOptions::unscoped() };
+    let app = TestApp::start_with(&backend, options).await;
     let alice = app.user("alice");
     let object =
         json!({ "method": "PUT", "key": "6f1e7f0a-0f0b-4b52-9d0b-3c9b1a6b0e11-a.txt", "contentType": "text/plain" });
@@ -98,15 +101,8 @@ async fn signed(backend: Backend) {
         alice.post("/api/v1/sign", &body).await
     };
     for (more, method) in
-        [(json!({}), "POST"), (json!({ "size": 5, "policy": "public" }), "PUT"), (json!({ "size": "5" }), "POST")]
+        [(json!({}), "POST"), (json!({ "size": 5, "policy": "exact" }), "PUT"), (json!({ "size": "5" }), "PUT")]
     {
-        // Only the second issuer's tokens have a tenant, which the policy's key needs.
-        let more = if more["policy"] == "public" { json!({ "size": 5, "policy": "exact" }) } else { more };
-        if method == "PUT" {
-            let policies =
-                "[policy.default]\nip_scope = \"off\"\n[policy.exact]\nmethods = [\"put\"]\nip_scope = \"off\"\n";
-            app.change_policies(policies).await;
-        }
         let signed = sign(more).await.expect(StatusCode::OK);
         let upload =
             json!({ "method": method, "url": signed["url"], "fields": signed["fields"], "headers": signed["headers"] });
@@ -127,6 +123,86 @@ async fn signed(backend: Backend) {
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
         assert_eq!(refused.json()["errors"][0]["field"], field, "{wrong}");
     }
+    app.end().await;
+}
+
+async fn parts(backend: Backend) {
+    const MIB: usize = 1 << 20;
+    let policies = "[policy.default]\nmethods = [\"multipart\"]\nmax_size = \"12MiB\"\n";
+    let options = AppOptions { policies: Some(policies.to_owned()), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let alice = app.user("alice");
+    let (_, path) = capability(&alice, &json!({})).await;
+    let page = app.anonymous();
+    let begin = async || {
+        let body = json!({ "filename": "a.bin", "type": "", "metadata": { "relativePath": null, "n": 7 } });
+        page.post(&format!("{path}/s3/multipart"), &body).await.expect(StatusCode::OK)
+    };
+    let at = |base: &str, begun: &Value, what: &str| {
+        let key = form_urlencoded::byte_serialize(begun["key"].as_str().unwrap().as_bytes()).collect::<String>();
+        format!("{base}/s3/multipart/{}{what}?key={key}", begun["uploadId"].as_str().unwrap())
+    };
+    let send = async |begun: &Value, number: u64, bytes: &[u8]| {
+        let signed = page.get(&at(&path, begun, &format!("/{number}"))).await.expect(StatusCode::OK);
+        let sent = Reply::of(page.http.put(signed["url"].as_str().unwrap()).body(bytes.to_vec())).await;
+        assert!(sent.status.is_success(), "{sent:?}");
+        json!({ "PartNumber": number, "ETag": sent.headers["etag"].to_str().unwrap().trim_matches('"') })
+    };
+    let complete = async |begun: &Value, parts: &[Value]| {
+        page.post(&at(&path, begun, "/complete"), &json!({ "parts": parts })).await
+    };
+
+    let begun = begin().await;
+    let first = send(&begun, 1, &vec![1; 5 * MIB]).await;
+    // Not what the sweeper or anybody else but the client could say: it may have more to send.
+    let early = alice.post_nothing(&format!("/api/v1/uploads/{}/complete", begun["uploadId"].as_str().unwrap())).await;
+    early.expect_problem(409, "upload_incomplete");
+    let second = send(&begun, 2, &vec![2; 3 * MIB]).await;
+    let listed = page.get(&at(&path, &begun, "")).await.expect(StatusCode::OK);
+    assert_eq!(listed[1]["Size"], 3 * MIB, "{listed}");
+    let batch = page.get(&format!("{}&partNumbers=3,1", at(&path, &begun, "/batch"))).await.expect(StatusCode::OK);
+    assert!(batch["presignedUrls"]["1"].is_string() && batch["presignedUrls"]["3"].is_string(), "{batch}");
+    // Twelve mebibytes have no fourth part: every part but the last has at least five.
+    let outside = page.get(&at(&path, &begun, "/4")).await.expect_problem(422, "invalid_request");
+    assert_eq!(outside["errors"][0]["rule"], "must be 1 to 3", "{outside}");
+    complete(&begun, &[first.clone()]).await.expect_problem(422, "invalid_request");
+    let wrong = json!({ "PartNumber": 2, "ETag": first["ETag"] });
+    complete(&begun, &[first.clone(), wrong]).await.expect_problem(422, "etag_mismatch");
+
+    // Others do not know of it, and neither does its owner under another key.
+    let bob = app.user("bob");
+    for what in ["", "/1", "/batch"] {
+        bob.get(&at("", &begun, what)).await.expect_problem(404, "not_found");
+        alice.get(&at("", &begun, what).replace("key=", "key=x")).await.expect_problem(404, "not_found");
+    }
+    bob.delete(&at("", &begun, "")).await.expect_problem(404, "not_found");
+    bob.post(&at("", &begun, "/complete"), &json!({ "parts": [first] })).await.expect_problem(404, "not_found");
+    let foreign = json!({ "method": "PUT", "key": "a", "uploadId": begun["uploadId"], "partNumber": 1 });
+    bob.post("/api/v1/sign", &foreign).await.expect_problem(404, "not_found");
+
+    for _ in 0..2 {
+        let completed = complete(&begun, &[first.clone(), second.clone()]).await.expect(StatusCode::OK);
+        assert_eq!(completed["key"], begun["key"], "{completed}");
+        let upload = alice.get(completed["location"].as_str().unwrap().strip_prefix(&app.base()).unwrap()).await;
+        let upload = upload.expect(StatusCode::OK);
+        assert_eq!((&upload["state"], &upload["file_size"]), (&json!("confirmed"), &json!(8 * MIB)), "{upload}");
+        assert_eq!(alice.download(&upload).await.bytes, [vec![1; 5 * MIB], vec![2; 3 * MIB]].concat());
+    }
+
+    let begun = begin().await;
+    let mut parts = Vec::new();
+    for number in 1..=3 {
+        parts.push(send(&begun, number, &vec![1; 5 * MIB]).await);
+    }
+    let large = complete(&begun, &parts).await.expect_problem(422, "upload_mismatch");
+    assert_eq!(large["errors"][0]["expected"], "at most 12582912", "{large}");
+    let objects = app.bucket.s3.list_objects_v2().bucket(&app.bucket.bucket).send().await.expect("a listing");
+    assert_eq!(objects.key_count(), Some(1), "nothing was made of it");
+
+    let begun = begin().await;
+    send(&begun, 1, b"12345").await;
+    assert_eq!(page.delete(&at(&path, &begun, "")).await.expect(StatusCode::OK), json!({}));
+    page.get(&at(&path, &begun, "")).await.expect_problem(409, "invalid_state");
     app.end().await;
 }
 

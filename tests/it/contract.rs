@@ -503,6 +503,8 @@ async fn clients(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller;
     judge.post(422, alice, "/api/v1/sign", &json!({ "method": "HEAD", "key": "a.txt" })).await;
     judge.post(400, alice, "/api/v1/sign", &json!(5)).await;
 
+    in_parts(judge, alice, anybody, capability).await;
+
     let checksum = STANDARD.encode([7; 16]);
     let blob = json!({ "blob": { "filename": "a.txt", "content_type": "", "byte_size": 5, "checksum": checksum } });
     let path = "/rails/active_storage/direct_uploads";
@@ -522,6 +524,68 @@ async fn clients(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller;
     judge.call(200, Method::POST, complete, confirm(capability, id(&issued))).await;
     judge.call(404, Method::POST, complete, confirm(capability, NOBODYS)).await;
     judge.call(401, Method::POST, complete, confirm("/u/garbage", id(&issued))).await;
+}
+
+/// The calls of clients that send files in parts, with a token and by `capability`.
+async fn in_parts(judge: &mut Judge, alice: &Caller, anybody: &Caller, capability: &str) {
+    for (caller, base, pattern) in [(alice, "", ""), (anybody, capability, "/u/{capability}")] {
+        let of = |what: &str| format!("{pattern}/s3/multipart{what}");
+        let create = |body: Value| caller.request(Method::POST, &format!("{base}/s3/multipart")).json(&body);
+        let begun = judge.call(200, Method::POST, &of(""), create(json!({ "filename": "a.bin" }))).await.json();
+        judge.call(422, Method::POST, &of(""), create(json!({ "filename": "a/b" }))).await;
+        let (id, key) = (begun["uploadId"].as_str().unwrap(), begun["key"].as_str().unwrap());
+        let at = |id: &str, what: &str| format!("{base}/s3/multipart/{id}{what}?key={key}");
+        let signed =
+            judge.call(200, Method::GET, &of("/{id}/{part}"), caller.request(Method::GET, &at(id, "/1"))).await;
+        judge.call(422, Method::GET, &of("/{id}/{part}"), caller.request(Method::GET, &at(id, "/99"))).await;
+        judge.call(404, Method::GET, &of("/{id}/{part}"), caller.request(Method::GET, &at(NOBODYS, "/1"))).await;
+        let batch = caller.request(Method::GET, &format!("{}&partNumbers=1", at(id, "/batch")));
+        judge.call(200, Method::GET, &of("/{id}/batch"), batch).await;
+        let sent = Reply::of(caller.http.put(signed.json()["url"].as_str().unwrap()).body("12345")).await;
+        let part = json!({ "PartNumber": 1, "ETag": sent.headers["etag"].to_str().unwrap() });
+        judge.call(200, Method::GET, &of("/{id}"), caller.request(Method::GET, &at(id, ""))).await;
+        let complete =
+            |parts: Value| caller.request(Method::POST, &at(id, "/complete")).json(&json!({ "parts": parts }));
+        judge.call(409, Method::POST, &of("/{id}/complete"), complete(json!([]))).await;
+        judge.call(200, Method::POST, &of("/{id}/complete"), complete(json!([part]))).await;
+        let other = judge.call(200, Method::POST, &of(""), create(json!({ "filename": "b.bin" }))).await.json();
+        let (id, key) = (other["uploadId"].as_str().unwrap(), other["key"].as_str().unwrap());
+        let abort = caller.request(Method::DELETE, &format!("{base}/s3/multipart/{id}?key={key}"));
+        judge.call(200, Method::DELETE, &of("/{id}"), abort).await;
+    }
+
+    // What Uppy would tell the store, it is sent to tell this service.
+    let sign = async |judge: &mut Judge, body: Value| {
+        let signed = judge.post(200, alice, "/api/v1/sign", &body).await.json();
+        let url = signed["url"].as_str().unwrap().to_owned();
+        url.find("/u/").map_or(url.clone(), |at| url[at..].to_owned())
+    };
+    let url = sign(judge, json!({ "method": "POST", "key": "a b.bin" })).await;
+    let post = |url: &str| anybody.request(Method::POST, url).header("content-type", "application/octet-stream");
+    let created = judge.call(200, Method::POST, "/u/{capability}/xml", post(&url)).await.text();
+    judge.call(422, Method::POST, "/u/{capability}/xml", post(url.split('?').next().unwrap())).await;
+    judge.call(401, Method::POST, "/u/{capability}/xml", post("/u/garbage/xml?file_name=a")).await;
+    let id = created.split("<UploadId>").nth(1).unwrap().split('<').next().unwrap();
+    let part = sign(judge, json!({ "method": "PUT", "key": "a", "uploadId": id, "partNumber": 1 })).await;
+    let sent = Reply::of(anybody.http.put(&part).body("12345")).await;
+    let etag = sent.headers["etag"].to_str().unwrap().trim_matches('"');
+    let path = "/u/{capability}/xml/{id}";
+    let url = sign(judge, json!({ "method": "GET", "key": "a", "uploadId": id })).await;
+    let listed = judge.call(200, Method::GET, path, anybody.request(Method::GET, &url)).await.text();
+    assert!(listed.contains("<PartNumber>1</PartNumber>") && listed.contains("<Size>5</Size>"), "{listed}");
+    judge.call(404, Method::GET, path, anybody.request(Method::GET, &url.replace(id, NOBODYS))).await;
+    let url = sign(judge, json!({ "method": "POST", "key": "a", "uploadId": id })).await;
+    judge.call(400, Method::POST, path, post(&url).body("<CompleteMultipartUpload>")).await;
+    let xml = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let completed = judge.call(200, Method::POST, path, post(&url).body(xml)).await.text();
+    assert!(completed.contains("<Location>") && completed.contains("<Key>"), "{completed}");
+    let url = sign(judge, json!({ "method": "DELETE", "key": "a", "uploadId": id })).await;
+    judge.call(409, Method::DELETE, path, anybody.request(Method::DELETE, &url)).await;
+    let other = alice.post("/s3/multipart", &json!({ "filename": "c.bin" })).await.expect(reqwest::StatusCode::OK);
+    let other = other["uploadId"].as_str().unwrap();
+    judge.call(204, Method::DELETE, path, anybody.request(Method::DELETE, &url.replace(id, other))).await;
 }
 
 async fn downloads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {

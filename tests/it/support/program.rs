@@ -21,8 +21,12 @@ pub(crate) struct Program {
 
 impl Program {
     /// Starts the binary in `folder` with these settings, on a free port, and does not wait for it.
-    pub(crate) fn start(folder: &Path, mut settings: toml::Table) -> Self {
-        let port = free_port().expect("a free port");
+    pub(crate) fn start(folder: &Path, settings: toml::Table) -> Self {
+        Self::start_at(folder, settings, free_port().expect("a free port"))
+    }
+
+    /// The same on the port of one that has ended.
+    pub(crate) fn start_at(folder: &Path, mut settings: toml::Table, port: u16) -> Self {
         settings["server"]["listen"] = format!("127.0.0.1:{port}").into();
         let config = folder.join("presignd.toml");
         std::fs::write(&config, settings.to_string()).expect("the configuration is written");
