@@ -145,16 +145,17 @@ impl Rules {
         if self.checksum == ChecksumRule::Required && !request.has_checksum && plan.is_none() {
             return Err(Refusal::ChecksumRequired);
         }
-        let expires_in = match request.expires_in {
-            Some(received) if received.as_secs() == 0 => return Err(Refusal::ExpiresInZero { received }),
-            Some(received) => self.upload_life(request.file_size).min(Duration::from_secs(received.as_secs())),
-            None => self.upload_life(request.file_size),
-        };
         let file_size = match request.file_size {
             SizePromise::AtMost(limit) if method != UploadMethod::Multipart => {
                 SizePromise::AtMost(limit.min(Self::MAX_SINGLE_SIZE))
             }
             promised => promised,
+        };
+        let life = self.upload_life(file_size.largest().bytes());
+        let expires_in = match request.expires_in {
+            Some(received) if received.as_secs() == 0 => return Err(Refusal::ExpiresInZero { received }),
+            Some(received) => life.min(Duration::from_secs(received.as_secs())),
+            None => life,
         };
         Ok(UploadDecision { method, file_size, plan, expires_in })
     }
@@ -357,7 +358,8 @@ mod tests {
         };
         let decide = |file_size, seconds: Option<u64>| {
             let expires_in = seconds.map(Duration::from_secs);
-            rules.decide_upload(&FileRequest { file_size, expires_in, ..request(&pdf) }).unwrap().expires_in.as_secs()
+            let file = FileRequest { file_size: exactly(file_size), expires_in, ..request(&pdf) };
+            rules.decide_upload(&file).unwrap().expires_in.as_secs()
         };
         for (file_size, expires_in) in [
             (0, 300),
