@@ -49,6 +49,13 @@ upload.multipart_above = "5MiB"
 upload.part_size = "5MiB"
 key = "brief/{id}-{name}"
 
+[policy.checked]
+methods = ["put", "post", "multipart"]
+upload.multipart_above = "5MiB"
+upload.part_size = "5MiB"
+checksum = "required"
+key = "checked/{id}-{name}"
+
 [policy.small]
 methods = ["put", "post"]
 max_size = "1KiB"
@@ -66,6 +73,12 @@ fn scoped() -> AppOptions {
 fn unscoped() -> AppOptions {
     let policies = POLICIES.replace("key = ", "ip_scope = \"off\"\nkey = ");
     AppOptions { policies: Some(policies), unscoped: true, ..scoped() }
+}
+
+/// What browsers can use. Ceph RGW 16 answers 403 to the preflight of every URL that a session has signed, whatever its
+/// policy allows, and a PUT from a page of another origin always has one.
+fn for_browsers(backend: &Backend) -> AppOptions {
+    if backend.kind == BackendKind::Rgw { unscoped() } else { scoped() }
 }
 
 /// Runs the tests of one file by Node's own runner, as alice, and fails with all that it has printed.
@@ -148,7 +161,9 @@ async fn broken(backend: Backend) {
 }
 
 async fn chromium(backend: Backend) {
-    for (method, options) in [("put", scoped()), ("multipart", scoped()), ("post", unscoped())] {
+    for (method, options) in
+        [("put", for_browsers(&backend)), ("multipart", for_browsers(&backend)), ("post", unscoped())]
+    {
         let app = TestApp::start_with(&backend, options).await;
         allow_browsers(&app).await;
         run_with_chromium(&app, "chromium.test.js", method);
@@ -157,7 +172,7 @@ async fn chromium(backend: Backend) {
 }
 
 async fn page(backend: Backend) {
-    let app = TestApp::start_with(&backend, scoped()).await;
+    let app = TestApp::start_with(&backend, for_browsers(&backend)).await;
     allow_browsers(&app).await;
     run_with_chromium(&app, "page.test.js", "");
     app.end().await;

@@ -178,7 +178,7 @@ async function send(transfer) {
     return await transport({ ...transfer, headers: Object.fromEntries(given), signal: cut.signal, onProgress });
   } catch (cause) {
     transfer.signal?.throwIfAborted();
-    await readable(transfer.body.slice(transfer.offset, transfer.offset + 1));
+    await read(transfer.body.slice(transfer.offset, transfer.offset + 1));
     throw new PresigndError("network_error", "The transfer to the store broke off", { cause });
   } finally {
     ended = true;
@@ -218,9 +218,9 @@ async function sendByFetch({ method, url, headers, body, signal, onProgress }) {
   });
   return { status: response.status, text: await response.text() };
 }
-async function readable(part) {
+async function read(part) {
   try {
-    await part.arrayBuffer();
+    return await part.arrayBuffer();
   } catch (cause) {
     throw new PresigndError("file_unreadable", "The file has changed or gone since it was picked", { cause });
   }
@@ -281,8 +281,12 @@ var Run = class {
       metadata,
       checksum_sha256: checksumSha256
     };
-    const headers = { "idempotency-key": randomKey() };
-    const grant = await this.#post("", { body, headers });
+    const ask = (more = {}) => this.#post("", { body: { ...body, ...more }, headers: { "idempotency-key": randomKey() } });
+    const grant = await ask().catch(async (error) => {
+      const isRequired = error instanceof PresigndError && error.fields.some(({ field }) => field === "checksum_sha256");
+      if (!isRequired || checksumSha256) throw error;
+      return ask({ checksum_sha256: await sha256(this.#file) });
+    });
     const remembered = { id: grant.id, name: this.#name, size: this.#file.size };
     await store?.setItem(this.#key, JSON.stringify(remembered));
     return grant;
@@ -349,22 +353,20 @@ var Run = class {
   async #sendParts(again) {
     const target = this.#grant.upload;
     if (target.method !== "MULTIPART") return;
-    const { part_size: partSize, part_count: partCount } = target;
-    const pieceOf = (number) => this.#file.slice((number - 1) * partSize, number * partSize);
-    const pending = new Set(Array.from({ length: partCount }, (_, index) => index + 1));
+    const pending = new Set(Array.from({ length: target.part_count }, (_, index) => index + 1));
     this.#arrived = 0;
     this.#signed.clear();
     if (again) {
       const { parts } = await this.#get(`/${this.#grant.id}/parts`);
       for (const { part_number: number, size } of parts) {
-        if (size === pieceOf(number).size && pending.delete(number)) this.#arrived += size;
+        if (size === this.#piece(number).size && pending.delete(number)) this.#arrived += size;
       }
       this.#report();
     }
     const worker = async () => {
       for (const number of pending) {
         pending.delete(number);
-        const body = pieceOf(number);
+        const body = this.#piece(number);
         await this.#transfer(number, async () => ({
           ...await this.#part(number, pending),
           method: "PUT",
@@ -382,12 +384,24 @@ var Run = class {
     for (; ; ) {
       const part = this.#signed.get(number);
       if (this.#signed.delete(number) && part) return part;
-      this.#signing ??= this.#sign([number, ...[...pending].slice(0, 15)]).finally(() => this.#signing = void 0);
+      this.#signing ??= this.#sign(number, [...pending].slice(0, 15)).finally(() => this.#signing = void 0);
       await this.#signing;
     }
   }
-  async #sign(numbers) {
-    const ask = () => this.#post(`/${this.#grant.id}/parts`, { body: { part_numbers: numbers } });
+  /** The bytes of part `number`. */
+  #piece(number) {
+    const target = this.#grant.upload;
+    const size = target.method === "MULTIPART" ? target.part_size : 0;
+    return this.#file.slice((number - 1) * size, number * size);
+  }
+  async #sign(number, next) {
+    const target = this.#grant.upload;
+    const body = { part_numbers: [number, ...next] };
+    if (target.method === "MULTIPART" && target.part_checksums) {
+      body.part_numbers = [number];
+      body.checksums_sha256 = { [number]: await sha256(this.#piece(number)) };
+    }
+    const ask = () => this.#post(`/${this.#grant.id}/parts`, { body });
     const { parts } = await ask().catch(async (error) => {
       unless("network_changed", "renew_required")(error);
       await this.#renew();
@@ -464,6 +478,11 @@ Content-Disposition: form-data; name="${name}"${more}\r
 function refusal({ status, text }) {
   const detail = /<Code>(\w+)<\/Code>/.exec(text)?.[1];
   return new PresigndError("storage_error", `The store has answered ${status}`, { status, detail });
+}
+async function sha256(blob) {
+  if (!crypto.subtle) throw new PresigndError("digest_unavailable", "Browsers compute digests only on pages that came by HTTPS");
+  const digest = await crypto.subtle.digest("SHA-256", await read(blob));
+  return btoa(String.fromCharCode(...new Uint8Array(digest)));
 }
 function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");

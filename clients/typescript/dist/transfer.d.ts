@@ -24,3 +24,5 @@ export interface Answer {
  * Rejects with `network_error` where no answer comes, and with the signal's reason when that is aborted.
  */
 export declare function send(transfer: Transfer): Promise<Answer>;
+/** The bytes of a part of the file. */
+export declare function read(part: Blob): Promise<ArrayBuffer>;

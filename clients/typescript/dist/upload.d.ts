@@ -32,7 +32,10 @@ export interface UploadOptions {
     method?: UploadMethod;
     /** Metadata to keep with the file. */
     metadata?: Record<string, string>;
-    /** The SHA-256 digest of the file in base64, which store and service then check. */
+    /**
+     * The SHA-256 digest of the file in base64, which store and service then check. Where the policy requires one, it is
+     * computed, which takes the file into memory as a whole; of large files, each part has its own.
+     */
     checksumSha256?: string;
     /** How many parts of a large file travel at the same time. 4 by default. */
     concurrency?: number;

@@ -77,9 +77,45 @@ export interface paths {
          * Get a fresh URL for an own upload
          * @description For an upload that is still `issued`, also after its URL has expired, until it can no longer be confirmed. Same
          *     upload, same object key, same method; expiry and network are those of today's policy and of this request's
-         *     client. Needs the scope for uploads, where one is configured.
+         *     client. A multipart upload keeps the parts that were sent. Needs the scope for uploads, where one is configured.
          */
         post: operations["renewUpload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/uploads/{id}/parts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the parts that an own multipart upload has
+         * @description What the store has, all of it, in the order of the numbers: what is left to send after a break is the rest. Needs
+         *     the scope for uploads, where one is configured.
+         */
+        get: operations["listParts"];
+        put?: never;
+        /**
+         * Get URLs for parts of an own multipart upload
+         * @description For any set of its parts, up to all 10,000 in one call. Nothing is recorded: the URLs are good from the network
+         *     that the upload was issued or last renewed for, until `expires_at` of the upload at the latest. Each binds
+         *     number, length and, where it was given, checksum of its part. Send the part as the body of a `PUT` with exactly
+         *     the `headers`; the store answers with its ETag. A part that is sent again replaces what was there.
+         *
+         *     Either all parts are signed or none. Needs the scope for uploads, where one is configured.
+         */
+        post: operations["signParts"];
         delete?: never;
         options?: never;
         head?: never;
@@ -107,11 +143,560 @@ export interface paths {
          *     a confirmation answers 200 again, repeating a rejection 422 again. Where the policy has `inspection: required`,
          *     a scanner has to find the file clean as well: until then the answer is 202.
          *
+         *     The parts of a multipart upload are put together first, once all are there in their planned length. `parts` may
+         *     say which ones were sent: then a part that has become another is not taken.
+         *
          *     Whoever sends a callback token, as `token` in the body or in `X-Callback-Token`, needs no JWT; the body's token
          *     counts before the header's, and either before a JWT, which is then not looked at. Without a callback token it
          *     has to be the owner's JWT, with the scope for uploads where one is configured.
          */
         post: operations["completeUpload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/capabilities": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Get a capability, for clients that can send no Authorization header
+         * @description Answers with a base address. What is served at `/s3/`, `/xml/`, `/rails/` and `/uploads/{id}/complete` below it
+         *     stands for the caller, under one policy, from the network that asked, until it ends. It is good for uploads and
+         *     for nothing else. Nothing of it is recorded, so it cannot be taken back: ask for short ones. Needs the scope for
+         *     uploads, where one is configured.
+         */
+        post: operations["grantCapability"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/uploads/{id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Confirm an upload (the callback), by capability
+         * @description As `POST /api/v1/uploads/{id}/complete`, for a page that has no token. The id is the 32 hexadecimal digits in the
+         *     key of an upload, or the same with hyphens.
+         */
+        post: operations["completeUploadByCapability"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/s3/params": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Issue a form (Companion's contract)
+         * @description For Uppy: `endpoint` of `@uppy/aws-s3` 5, with the header `Authorization`, under the policy `default`. The size of
+         *     the file is not told, so the form takes any that the policy allows, and the upload has `file_size_is_limit` until
+         *     it is confirmed.
+         */
+        get: operations["companionParams"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/s3/params": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Issue a form (Companion's contract), by capability
+         * @description The same for `companionEndpoint` of `@uppy/aws-s3` 6, under the capability's policy.
+         */
+        get: operations["companionParamsByCapability"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/s3/multipart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin an upload in parts (Companion's contract)
+         * @description The size of the file is not told: the parts together may be as large as the policy allows, and the client cuts the
+         *     file as it likes, into at most 10,000 parts.
+         */
+        post: operations["companionCreate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/s3/multipart/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the parts that were sent (Companion's contract)
+         * @description All of them, in order.
+         */
+        get: operations["companionList"];
+        put?: never;
+        post?: never;
+        /**
+         * Give an upload up (Companion's contract)
+         * @description As `DELETE /api/v1/uploads/{id}`.
+         */
+        delete: operations["companionAbort"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/s3/multipart/{id}/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Sign several parts (Companion's contract)
+         * @description Renews the upload before that where its URLs have ended or soon would.
+         */
+        get: operations["companionSignBatch"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/s3/multipart/{id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Put an upload together and confirm it (Companion's contract)
+         * @description The list has to name every part that was sent. What it leads to is verified as by `POST /api/v1/uploads/{id}/complete`.
+         */
+        post: operations["companionComplete"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/s3/multipart/{id}/{part}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+                /**
+                 * @description Number of the part.
+                 * @example 1
+                 */
+                part: components["parameters"]["CompanionPart"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Sign a part (Companion's contract)
+         * @description Renews the upload before that where its URLs have ended or soon would.
+         */
+        get: operations["companionSignPart"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/s3/multipart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin an upload in parts (Companion's contract), by capability */
+        post: operations["companionCreateByCapability"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/s3/multipart/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        /** List the parts that were sent (Companion's contract), by capability */
+        get: operations["companionListByCapability"];
+        put?: never;
+        post?: never;
+        /** Give an upload up (Companion's contract), by capability */
+        delete: operations["companionAbortByCapability"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/s3/multipart/{id}/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        /** Sign several parts (Companion's contract), by capability */
+        get: operations["companionSignBatchByCapability"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/s3/multipart/{id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Put an upload together and confirm it (Companion's contract), by capability */
+        post: operations["companionCompleteByCapability"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/s3/multipart/{id}/{part}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+                /**
+                 * @description Number of the part.
+                 * @example 1
+                 */
+                part: components["parameters"]["CompanionPart"];
+            };
+            cookie?: never;
+        };
+        /** Sign a part (Companion's contract), by capability */
+        get: operations["companionSignPartByCapability"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/s3/sts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Refuse credentials (Companion's contract)
+         * @description Always `credentials_not_given`: with credentials of the store a page could write what no upload records, without
+         *     any limit. Let Uppy use `companionEndpoint` or `signRequest`.
+         */
+        get: operations["companionSts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/s3/sts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        /** Refuse credentials (Companion's contract), by capability */
+        get: operations["companionStsByCapability"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sign what Uppy wants to send
+         * @description For `signRequest` of `@uppy/aws-s3` 6: the page hands on what Uppy gives it, and hands Uppy the answer. For a
+         *     `PutObject` (`PUT` without `uploadId`) an upload is issued: with `size`, a PUT or a form as the policy has it;
+         *     without, a form that takes any size that the policy allows. Parts are sent to the store as well. What Uppy would
+         *     tell the store about a multipart upload (create, list, complete, abort) it is sent to tell this service, at a
+         *     capability of the caller. Needs the scope for uploads, where one is configured.
+         */
+        post: operations["signRequest"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/xml": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Begin an upload in parts (Amazon S3's XML)
+         * @description `CreateMultipartUpload`, at the address that `POST /api/v1/sign` gives. The media type is that of the request.
+         */
+        post: operations["s3Create"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/xml/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        /** List the parts that were sent (Amazon S3's XML) */
+        get: operations["s3List"];
+        put?: never;
+        /** Put an upload together and confirm it (Amazon S3's XML) */
+        post: operations["s3Complete"];
+        /** Give an upload up (Amazon S3's XML) */
+        delete: operations["s3Abort"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/rails/active_storage/direct_uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Issue a PUT (Active Storage's contract)
+         * @description For `@rails/activestorage`. Size and MD5 are bound in the PUT, so the store refuses any other bytes. The
+         *     application's backend confirms with `signed_id`, which is the upload's id, a full stop, and its callback token.
+         */
+        post: operations["directUpload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/u/{capability}/rails/active_storage/direct_uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Issue a PUT (Active Storage's contract), by capability */
+        post: operations["directUploadByCapability"];
         delete?: never;
         options?: never;
         head?: never;
@@ -470,7 +1055,7 @@ export interface components {
         /** @description A strong entity tag without its quotes. */
         ETag: string;
         /** @enum {string} */
-        UploadMethod: "put" | "post";
+        UploadMethod: "put" | "post" | "multipart";
         /**
          * @description `issued`: a URL was handed out, nothing is verified yet; also after the URL's end, until somebody asks to
          *     confirm. `inspecting`: the object is what was promised, and a scanner has yet to find it clean; it cannot be
@@ -481,7 +1066,10 @@ export interface components {
         UploadState: "issued" | "inspecting" | "confirmed" | "rejected" | "aborted" | "expired";
         IssueUploadRequest: {
             original_file_name: components["schemas"]["FileName"];
-            /** @description The exact size in bytes, as a number or as decimal digits in a string. No policy allows more than 5 GiB. */
+            /**
+             * @description The exact size in bytes, as a number or as decimal digits in a string. No policy allows more than 5 TiB, and
+             *     none without `multipart` more than 5 GiB.
+             */
             file_size: number | string;
             /**
              * @description The media type; guessed from the extension of the name when absent, null, or empty, which is what a browser
@@ -494,12 +1082,22 @@ export interface components {
              */
             policy: string | null;
             /**
-             * @description How the bytes shall travel; the policy's first method when absent.
+             * @description How the bytes shall travel. When absent: `multipart` for a file above `upload.multipart_above` of a policy that
+             *     has it, else the policy's first method that suits the file.
              * @enum {string|null}
              */
-            method?: "put" | "post" | null;
-            /** @description The digest of the file, which store and service then check. A policy may require it. */
+            method?: "put" | "post" | "multipart" | null;
+            /**
+             * @description The digest of the file, which store and service then check. A policy may require it. Not for `multipart`,
+             *     where every part has its own.
+             */
             checksum_sha256?: components["schemas"]["Sha256"] | null;
+            /**
+             * @description Whether every part shall be bound to its digest, where the method is `multipart`. True by itself where the
+             *     policy requires checksums.
+             * @default false
+             */
+            part_checksums: boolean | null;
             metadata?: components["schemas"]["Metadata"] | null;
             /**
              * Format: int64
@@ -529,6 +1127,22 @@ export interface components {
              *     object is not confirmed.
              */
             etag?: string | null;
+            /** @description Of a multipart upload, parts that were sent. When they are there, other parts are not put together. */
+            parts?: {
+                part_number: components["schemas"]["PartNumber"];
+                /** @description What the store answered the part with, with or without its quotes. */
+                etag: string;
+            }[] | null;
+        };
+        SignPartsRequest: {
+            part_numbers: components["schemas"]["PartNumber"][];
+            /**
+             * @description The digests of these parts, by number. Needed for every one of them where `upload.part_checksums` is true, and
+             *     not taken otherwise: S3 has to know from the beginning.
+             */
+            checksums_sha256?: {
+                [key: string]: components["schemas"]["Sha256"];
+            } | null;
         };
         IssueDownloadRequest: {
             /** @description The `id` of a confirmed upload. What cannot be one is answered with 404. */
@@ -556,6 +1170,12 @@ export interface components {
             file_name: string;
             /** Format: int64 */
             file_size: number;
+            /**
+             * @description Only where the client did not tell the size: `file_size` is the largest that is taken. Once an object was
+             *     verified, `file_size` is its size and this is gone.
+             * @constant
+             */
+            file_size_is_limit?: true;
             file_type: components["schemas"]["MediaType"];
             /** @description The folder that all keys of the policy share; may be empty. */
             upload_to: string;
@@ -650,7 +1270,7 @@ export interface components {
         };
         /** @description An upload that waits for its bytes, and where they go. */
         UploadGrant: {
-            upload: components["schemas"]["PostTarget"] | components["schemas"]["PutTarget"];
+            upload: components["schemas"]["PostTarget"] | components["schemas"]["PutTarget"] | components["schemas"]["MultipartTarget"];
             /** @description The `url` and `fields` of `upload` once more, when its method is `POST`; else null. */
             presigned_post_data: components["schemas"]["PresignedPost"] | null;
             callback: components["schemas"]["Callback"];
@@ -686,6 +1306,57 @@ export interface components {
             fields: Record<string, never>;
             headers: components["schemas"]["PutHeaders"];
             expires_at: components["schemas"]["Timestamp"];
+        };
+        /** @description Parts to send, each to a URL of its own that has to be asked for. */
+        MultipartTarget: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "MULTIPART";
+            part_size: components["schemas"]["PartSize"];
+            part_count: components["schemas"]["PartNumber"];
+            /** @description Whether every part needs its SHA-256. */
+            part_checksums: boolean;
+            /**
+             * Format: uri
+             * @description Where URLs of parts are to be had with `POST`, and where `GET` lists what has arrived.
+             */
+            parts_url: string;
+            /** @description Until when there are URLs, unless the upload is renewed. */
+            expires_at: components["schemas"]["Timestamp"];
+        };
+        /** @description Parts are counted from 1. */
+        PartNumber: number;
+        /**
+         * Format: int64
+         * @description Length in bytes of every part but for the last, which has the rest.
+         */
+        PartSize: number;
+        SignedParts: {
+            parts: {
+                part_number: components["schemas"]["PartNumber"];
+                /** Format: uri */
+                url: string;
+                /** @description The headers to send, names in lower case; send all of them, also ones that are not listed here. */
+                headers: {
+                    "x-amz-checksum-sha256"?: components["schemas"]["Sha256"];
+                } & {
+                    [key: string]: string;
+                };
+                expires_at: components["schemas"]["Timestamp"];
+            }[];
+        };
+        UploadedParts: {
+            part_size: components["schemas"]["PartSize"];
+            part_count: components["schemas"]["PartNumber"];
+            /** @description Those that have arrived, by number. */
+            parts: {
+                part_number: components["schemas"]["PartNumber"];
+                /** Format: int64 */
+                size: number;
+                etag: components["schemas"]["ETag"];
+            }[];
         };
         PresignedPost: {
             /** Format: uri */
@@ -778,6 +1449,12 @@ export interface components {
             original_file_name: components["schemas"]["FileName"];
             /** Format: int64 */
             file_size: number;
+            /**
+             * @description Only where the client did not tell the size: `file_size` is the largest that is taken. Once an object was
+             *     verified, `file_size` is its size and this is gone.
+             * @constant
+             */
+            file_size_is_limit?: true;
             file_type: components["schemas"]["MediaType"];
             /** @description Only where one was promised. */
             checksum_sha256?: components["schemas"]["Sha256"];
@@ -882,8 +1559,7 @@ export interface components {
         PolicyRules: {
             /** @description How files may be uploaded; the first is the default. */
             methods: components["schemas"]["UploadMethod"][];
-            /** @description Of upload URLs. */
-            upload: components["schemas"]["UrlLife"];
+            upload: components["schemas"]["UploadRules"];
             /** @description Of download URLs. */
             download: components["schemas"]["UrlLife"];
             /** Format: int64 */
@@ -905,7 +1581,7 @@ export interface components {
                 v6: number;
             };
             /**
-             * @description Whether `checksum_sha256` must be promised.
+             * @description Whether `checksum_sha256` must be promised, or that of every part.
              * @enum {string}
              */
             checksum: "optional" | "required";
@@ -926,6 +1602,16 @@ export interface components {
              * @enum {string}
              */
             inspection: "off" | "required";
+        };
+        UploadRules: {
+            /** @description The longest life of an upload URL in seconds. */
+            expires_in: number;
+            /**
+             * Format: int64
+             * @description Where `methods` has `multipart`, the size in bytes above which it is chosen by itself.
+             */
+            multipart_above: number;
+            part_size: components["schemas"]["PartSize"];
         };
         UrlLife: {
             /** @description The longest life of a URL in seconds. */
@@ -954,6 +1640,154 @@ export interface components {
         };
         /** @enum {string} */
         PartState: "ok" | "unavailable";
+        GrantCapabilityRequest: {
+            /** @description The policy of what is uploaded; `default` when absent. */
+            policy?: string | null;
+            /** @description A shorter life in seconds than the operator's, which is at most an hour. */
+            expires_in?: number | null;
+        };
+        Capability: {
+            /**
+             * Format: uri
+             * @description The base address, without a trailing slash. A secret.
+             */
+            url: string;
+            policy: string;
+            client_network: components["schemas"]["ClientNetwork"];
+            /** Format: date-time */
+            expires_at: string;
+        };
+        CompanionForm: {
+            /** @constant */
+            method: "POST";
+            /** Format: uri */
+            url: string;
+            fields: {
+                [key: string]: string;
+            };
+            /** @description Seconds until the store starts to refuse the form. */
+            expires: number;
+        };
+        CompanionCreateRequest: {
+            filename: components["schemas"]["FileName"];
+            type?: string | null;
+            metadata?: Record<string, never>;
+        };
+        CompanionCreated: {
+            key: string;
+            uploadId: components["schemas"]["IntentId"];
+            bucket: string;
+        };
+        CompanionParts: {
+            PartNumber: number;
+            ETag: string;
+            /** Format: int64 */
+            Size: number;
+        }[];
+        CompanionCompleteRequest: {
+            parts: {
+                PartNumber: number;
+                /** @description With or without quotes. */
+                ETag: string;
+            }[];
+        };
+        CompanionCompleted: {
+            /**
+             * Format: uri
+             * @description Where the upload is shown to its owner. Not where its bytes are.
+             */
+            location: string;
+            key: string;
+            bucket: string;
+        };
+        CompanionSignedPart: {
+            /** Format: uri */
+            url: string;
+            /** @description Seconds until the store starts to refuse the URL. */
+            expires: number;
+        };
+        CompanionSignedBatch: {
+            /** @description By number of the part. */
+            presignedUrls: {
+                [key: string]: string;
+            };
+        };
+        Nothing: Record<string, never>;
+        SignRequest: {
+            /** @enum {string} */
+            method: "GET" | "PUT" | "POST" | "DELETE";
+            /** @description The key that Uppy proposes. Keys are made by the policy; the name of the file is taken from it. */
+            key: string;
+            contentType?: string | null;
+            uploadId?: string | null;
+            partNumber?: number | null;
+            /** @description A shorter life in seconds than the policy's. */
+            expiresIn?: number | null;
+            /** @description The exact size of the file, where the page knows it. A PUT needs it. */
+            size?: number | string | null;
+            /** @description The name of the file, where the page makes keys that do not hold it. */
+            fileName?: string | null;
+            policy?: string | null;
+            metadata?: components["schemas"]["Metadata"] | null;
+        };
+        Signed: {
+            /** Format: uri */
+            url: string;
+            /** Format: date-time */
+            expires_at: string;
+        };
+        SignedObject: {
+            /** Format: uri */
+            url: string;
+            /** @description The key of the object, which replaces the proposed one. */
+            key: string;
+            /** @description Of a form. */
+            fields?: {
+                [key: string]: string;
+            };
+            /** @description Of a PUT, to be sent exactly so. */
+            headers?: {
+                [key: string]: string;
+            };
+            id: components["schemas"]["IntentId"];
+            /** @enum {string} */
+            method: "put" | "post";
+            /** Format: date-time */
+            expires_at: string;
+            callback: components["schemas"]["Callback"];
+        };
+        DirectUploadRequest: {
+            blob: {
+                filename: components["schemas"]["FileName"];
+                content_type?: string | null;
+                byte_size: number | string;
+                /** @description MD5 of the file. */
+                checksum: string;
+            };
+        };
+        DirectUpload: {
+            id: components["schemas"]["IntentId"];
+            key: string;
+            filename: components["schemas"]["FileName"];
+            content_type: components["schemas"]["MediaType"];
+            metadata: components["schemas"]["Metadata"];
+            /** @constant */
+            service_name: "presignd";
+            /** Format: int64 */
+            byte_size: number;
+            checksum: string;
+            /** Format: date-time */
+            created_at: string;
+            /** @description The upload's id, a full stop, and its callback token. Confirms this upload and does nothing else. */
+            signed_id: string;
+            direct_upload: {
+                /** Format: uri */
+                url: string;
+                headers: {
+                    [key: string]: string;
+                };
+            };
+        };
         /** @description A failure, as RFC 9457 has it. */
         Problem: {
             /**
@@ -965,7 +1799,7 @@ export interface components {
             title: string;
             status: number;
             /** @enum {string} */
-            code: "invalid_json" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "scope_missing" | "not_found" | "route_not_found" | "method_not_allowed" | "request_timeout" | "upload_incomplete" | "invalid_state" | "upload_not_confirmed" | "policy_withdrawn" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
+            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "scope_missing" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
             /** @description What is special about this very request, for people. Never there when the status is 500 or more. */
             detail?: string;
             /**
@@ -977,6 +1811,10 @@ export interface components {
             errors?: components["schemas"]["FieldError"][];
             /** @description As in `X-Request-Id`. Name it when you ask for help. */
             request_id: string;
+            /** @description Only at `/s3/`, whose clients read it; all that is said here in one line. */
+            error?: string;
+            /** @description Only at `/s3/`, whose clients show it to users; the same line. */
+            message?: string;
         };
         FieldError: {
             /** @description The field, query parameter or header, such as `file_size` or `metadata.case`. */
@@ -990,6 +1828,123 @@ export interface components {
         };
     };
     responses: {
+        /** @description `upload_incomplete`: parts are missing. `parts_gone`: the store has none any more. `not_multipart`: the upload has no parts. `invalid_state`: it is confirmed, rejected or aborted. `policy_withdrawn`: its policy is no longer there. */
+        PartsState: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `upload_expired`: the upload was not finished and confirmed in time. */
+        PartsExpired: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid_request`: a part number, an ETag or the list of parts breaks a rule. `policy_refused`: today's policy does not allow this file any more. `etag_mismatch`: the store has another part. `upload_mismatch`: the file is not what was promised; the state is `rejected` from now on. */
+        PartsRefused: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description What Amazon S3 answers, with this service's id of the upload as `UploadId`. */
+        S3Xml: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/xml": string;
+            };
+        };
+        /** @description A failure, with the codes of this service, and the title and detail of the problem in one line. */
+        S3Error: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/xml": string;
+            };
+        };
+        /** @description `client_address_unknown`: a proxy did not say where the request comes from. */
+        AddressUnknown: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `capability_invalid`: the capability in the path is forged or its time has run out. `token_missing`,
+         *     `token_invalid`: there is none in the path, and no valid token either.
+         */
+        UploaderUnknown: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `capability_elsewhere`: the capability in the path was given to another network. `scope_missing`: the token
+         *     lacks a scope.
+         */
+        UploaderElsewhere: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid_request`: a field breaks a rule. */
+        FieldsRefused: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid_request`: fields break rules. `policy_refused`: the policy does not allow this file. */
+        FieldsOrPolicyRefused: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /**
          * @description `invalid_json`: the body is not one JSON object, or broke off. `client_address_unknown`: a proxy did not say
          *     where the request comes from, so no network could be told.
@@ -1185,6 +2140,26 @@ export interface components {
         };
     };
     parameters: {
+        /**
+         * @description The key of the upload. Together with its id, because Companion's clients send both.
+         * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+         */
+        CompanionKey: string;
+        /**
+         * @description Number of the part.
+         * @example 1
+         */
+        CompanionPart: number;
+        /**
+         * @description Numbers with commas between them.
+         * @example 1,2
+         */
+        CompanionPartNumbers: string;
+        /**
+         * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+         * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+         */
+        Capability: string;
         /**
          * @description The `id` of an upload. What cannot be one is answered with 404.
          * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
@@ -1543,6 +2518,146 @@ export interface operations {
             503: components["responses"]["DatabaseOrStorageUnavailable"];
         };
     };
+    listParts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The parts that there are to be, and those that have arrived. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedParts"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            404: components["responses"]["NotFound"];
+            /**
+             * @description `not_multipart`: the upload has no parts. `parts_gone`: the store has none any more; complete the upload, and
+             *     issue a new one if that says the same. `invalid_state`: the upload is settled.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `upload_expired`: the upload was not completed in time. */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    signParts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignPartsRequest"];
+            };
+        };
+        responses: {
+            /** @description The URLs, in the order in which they were asked for. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignedParts"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["RequestTimeout"];
+            /**
+             * @description `network_changed`: the request comes from another network than the upload was issued for. `renew_required`:
+             *     its URLs have ended. Both: renew the upload and ask again, the parts that were sent are kept.
+             *     `not_multipart`: the upload has no parts. `invalid_state`: it is settled. `policy_withdrawn`: its policy is
+             *     no longer there.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `upload_expired`: the upload was not completed in time. */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /**
+             * @description `invalid_request`: a number is not one of the upload's parts, or a checksum is missing, wrong or not wanted.
+             *     `errors` lists the first 20.
+             */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
     completeUpload: {
         parameters: {
             query?: never;
@@ -1617,8 +2732,8 @@ export interface operations {
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
             /**
-             * @description `upload_incomplete`: the store holds no object yet; upload, then confirm. `invalid_state`: the upload is
-             *     aborted.
+             * @description `upload_incomplete`: the store holds no object yet, or not all parts; upload, then confirm. `parts_gone`: the
+             *     store has neither the object nor its parts any more. `invalid_state`: the upload is aborted.
              */
             409: {
                 headers: {
@@ -1645,7 +2760,7 @@ export interface operations {
             415: components["responses"]["UnsupportedMediaType"];
             /**
              * @description `upload_mismatch`: the stored object is not what was promised; the state is `rejected` from now on.
-             *     `etag_mismatch`: the stored object has another ETag than the body says; nothing was changed.
+             *     `etag_mismatch`: the stored object or part has another ETag than the body says; nothing was changed.
              *     `invalid_request`: a field of the body breaks a rule.
              */
             422: {
@@ -1660,6 +2775,1102 @@ export interface operations {
             };
             500: components["responses"]["Internal"];
             503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    grantCapability: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["GrantCapabilityRequest"];
+            };
+        };
+        responses: {
+            /** @description The capability. Whoever knows the address may upload as the caller, so it is a secret. */
+            201: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Capability"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["FieldsRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["KeysUnavailable"];
+        };
+    };
+    completeUploadByCapability: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The upload is confirmed, by this call or an earlier one. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Upload"];
+                };
+            };
+            /** @description The object is what was promised, and a scanner has yet to find it clean. */
+            202: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InspectingUpload"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            /** @description `upload_incomplete`: the store holds no object yet. `invalid_state`: the upload is aborted. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `upload_expired`: the upload was not finished and confirmed in time. */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `upload_mismatch`: the stored object is not what was promised; the state is `rejected` from now on. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionParams: {
+        parameters: {
+            query: {
+                /**
+                 * @description Name of the file.
+                 * @example photo.jpg
+                 */
+                filename: components["schemas"]["FileName"];
+                /**
+                 * @description Its media type; guessed from the name when absent or empty.
+                 * @example image/jpeg
+                 */
+                type?: string;
+                /**
+                 * @description What to store along with it. Names are put in lower case, and values that headers cannot carry are encoded as
+                 *     RFC 2047 has it. `name`, `type` and entries without a value are left out.
+                 * @example {
+                 *       "caption": "Dune"
+                 *     }
+                 */
+                metadata?: {
+                    [key: string]: string;
+                };
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A form. Send all fields and then the file, as a field named `file`, last. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionForm"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            422: components["responses"]["FieldsOrPolicyRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    companionParamsByCapability: {
+        parameters: {
+            query: {
+                /**
+                 * @description Name of the file.
+                 * @example photo.jpg
+                 */
+                filename: components["schemas"]["FileName"];
+                /**
+                 * @description Its media type; guessed from the name when absent or empty.
+                 * @example image/jpeg
+                 */
+                type?: string;
+                /**
+                 * @description What to store along with it. Names are put in lower case, and values that headers cannot carry are encoded as
+                 *     RFC 2047 has it. `name`, `type` and entries without a value are left out.
+                 * @example {
+                 *       "caption": "Dune"
+                 *     }
+                 */
+                metadata?: {
+                    [key: string]: string;
+                };
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A form. Send all fields and then the file, as a field named `file`, last. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionForm"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            422: components["responses"]["FieldsOrPolicyRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    companionCreate: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompanionCreateRequest"];
+            };
+        };
+        responses: {
+            /** @description The upload. `uploadId` is its id at this service. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionCreated"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["FieldsOrPolicyRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    companionList: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The parts. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionParts"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionAbort: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is given up. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Nothing"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionSignBatch: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+                /**
+                 * @description Numbers with commas between them.
+                 * @example 1,2
+                 */
+                partNumbers: components["parameters"]["CompanionPartNumbers"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A URL for each part. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionSignedBatch"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            422: components["responses"]["PartsRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionComplete: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompanionCompleteRequest"];
+            };
+        };
+        responses: {
+            /** @description The upload is confirmed, or a scanner has yet to find it clean. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionCompleted"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["PartsRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionSignPart: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+                /**
+                 * @description Number of the part.
+                 * @example 1
+                 */
+                part: components["parameters"]["CompanionPart"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A URL for the part. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionSignedPart"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            422: components["responses"]["PartsRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionCreateByCapability: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompanionCreateRequest"];
+            };
+        };
+        responses: {
+            /** @description The upload. `uploadId` is its id at this service. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionCreated"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["FieldsOrPolicyRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    companionListByCapability: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The parts. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionParts"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionAbortByCapability: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is given up. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Nothing"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionSignBatchByCapability: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+                /**
+                 * @description Numbers with commas between them.
+                 * @example 1,2
+                 */
+                partNumbers: components["parameters"]["CompanionPartNumbers"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A URL for each part. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionSignedBatch"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            422: components["responses"]["PartsRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionCompleteByCapability: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompanionCompleteRequest"];
+            };
+        };
+        responses: {
+            /** @description The upload is confirmed, or a scanner has yet to find it clean. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionCompleted"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["PartsRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionSignPartByCapability: {
+        parameters: {
+            query: {
+                /**
+                 * @description The key of the upload. Together with its id, because Companion's clients send both.
+                 * @example uploads/2026/11/01a1fd9a9a4b7c3a9d2b5f4e6a7b8c9d-film.mp4
+                 */
+                key: components["parameters"]["CompanionKey"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+                /**
+                 * @description Number of the part.
+                 * @example 1
+                 */
+                part: components["parameters"]["CompanionPart"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A URL for the part. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompanionSignedPart"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            422: components["responses"]["PartsRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    companionSts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description `credentials_not_given`, or `client_address_unknown`. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            503: components["responses"]["KeysUnavailable"];
+        };
+    };
+    companionStsByCapability: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description `credentials_not_given`, or `client_address_unknown`. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            503: components["responses"]["KeysUnavailable"];
+        };
+    };
+    signRequest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignRequest"];
+            };
+        };
+        responses: {
+            /** @description A URL for this very request. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignedObject"] | components["schemas"]["Signed"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["PartsState"];
+            410: components["responses"]["PartsExpired"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["FieldsOrPolicyRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    s3Create: {
+        parameters: {
+            query: {
+                /** @example  */
+                uploads?: string;
+                /**
+                 * @description Name of the file.
+                 * @example film.mp4
+                 */
+                file_name: components["schemas"]["FileName"];
+                /**
+                 * @description Its exact size, where the page has told it.
+                 * @example 262144000
+                 */
+                size?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["S3Xml"];
+            400: components["responses"]["S3Error"];
+            401: components["responses"]["S3Error"];
+            403: components["responses"]["S3Error"];
+            422: components["responses"]["S3Error"];
+            500: components["responses"]["S3Error"];
+            503: components["responses"]["S3Error"];
+        };
+    };
+    s3List: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["S3Xml"];
+            400: components["responses"]["S3Error"];
+            401: components["responses"]["S3Error"];
+            403: components["responses"]["S3Error"];
+            404: components["responses"]["S3Error"];
+            409: components["responses"]["S3Error"];
+            410: components["responses"]["S3Error"];
+            422: components["responses"]["S3Error"];
+            500: components["responses"]["S3Error"];
+            503: components["responses"]["S3Error"];
+        };
+    };
+    s3Complete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/xml": string;
+            };
+        };
+        responses: {
+            200: components["responses"]["S3Xml"];
+            400: components["responses"]["S3Error"];
+            401: components["responses"]["S3Error"];
+            403: components["responses"]["S3Error"];
+            404: components["responses"]["S3Error"];
+            409: components["responses"]["S3Error"];
+            410: components["responses"]["S3Error"];
+            422: components["responses"]["S3Error"];
+            500: components["responses"]["S3Error"];
+            503: components["responses"]["S3Error"];
+        };
+    };
+    s3Abort: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is given up. */
+            204: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["S3Error"];
+            401: components["responses"]["S3Error"];
+            403: components["responses"]["S3Error"];
+            404: components["responses"]["S3Error"];
+            409: components["responses"]["S3Error"];
+            500: components["responses"]["S3Error"];
+            503: components["responses"]["S3Error"];
+        };
+    };
+    directUpload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DirectUploadRequest"];
+            };
+        };
+        responses: {
+            /** @description The upload, and where its bytes go. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DirectUpload"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["FieldsOrPolicyRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    directUploadByCapability: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/u/` in the `url` of a capability. A secret, which does not show in the log of this service.
+                 * @example k1.EXAMPLE-capability-claims.EXAMPLE-capability-tag-EXAMPLE-capability-tag
+                 */
+                capability: components["parameters"]["Capability"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DirectUploadRequest"];
+            };
+        };
+        responses: {
+            /** @description The upload, and where its bytes go. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DirectUpload"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["UploaderUnknown"];
+            403: components["responses"]["UploaderElsewhere"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["FieldsOrPolicyRefused"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
         };
     };
     issueDownload: {

@@ -7,38 +7,20 @@ type Schemas = components["schemas"];
 /** An upload. Its `state` tells which further fields there are. */
 export type Upload = Schemas["Upload"];
 /** An upload that waits for its bytes, and where they go. */
-export type UploadGrant = Omit<Schemas["UploadGrant"], "upload"> & {
-  upload: Schemas["UploadGrant"]["upload"] | MultipartTarget;
-};
-/** A file that is sent in parts. */
-export interface MultipartTarget {
-  method: "MULTIPART";
-  part_size: number;
-  part_count: number;
-  parts_url: string;
-  expires_at: string;
-}
+export type UploadGrant = Schemas["UploadGrant"];
 /** A page of uploads, newest first. */
 export type UploadList = Schemas["UploadList"];
 /** What became of an upload so far. */
 export type UploadState = Schemas["UploadState"];
-/** A URL to read a file from. */
-export type Download = Schemas["Download"];
 /** How the bytes may travel. */
 export type UploadMethod = Schemas["UploadMethod"];
+/** Which parts to sign. */
+export type SignPartsRequest = Schemas["SignPartsRequest"];
+/** Where parts go, each by itself. */
+export type SignedParts = Schemas["SignedParts"];
+/** The parts that the store has. */
+export type UploadedParts = Schemas["UploadedParts"];
+/** A URL to read a file from. */
+export type Download = Schemas["Download"];
 /** A failure, as RFC 9457 has it. */
 export type Problem = Schemas["Problem"];
-
-/** Where one part of a large file goes. */
-export interface SignedPart {
-  part_number: number;
-  url: string;
-  headers: Record<string, string>;
-  expires_at: string;
-}
-/** The parts that the store has. */
-export interface PartList {
-  part_size: number;
-  part_count: number;
-  parts: { part_number: number; size: number; etag: string }[];
-}

@@ -59,7 +59,8 @@ export async function send(transfer: Transfer): Promise<Answer> {
     return await transport({ ...transfer, headers: Object.fromEntries(given), signal: cut.signal, onProgress });
   } catch (cause) {
     transfer.signal?.throwIfAborted();
-    await readable(transfer.body.slice(transfer.offset, transfer.offset + 1));
+    // A file that is gone looks like a broken network from here.
+    await read(transfer.body.slice(transfer.offset, transfer.offset + 1));
     throw new PresigndError("network_error", "The transfer to the store broke off", { cause });
   } finally {
     ended = true;
@@ -104,10 +105,10 @@ async function sendByFetch({ method, url, headers, body, signal, onProgress }: C
   return { status: response.status, text: await response.text() };
 }
 
-/** Throws where a part of the file can no longer be read, which looks like a broken network from outside. */
-async function readable(part: Blob): Promise<void> {
+/** The bytes of a part of the file. */
+export async function read(part: Blob): Promise<ArrayBuffer> {
   try {
-    await part.arrayBuffer();
+    return await part.arrayBuffer();
   } catch (cause) {
     throw new PresigndError("file_unreadable", "The file has changed or gone since it was picked", { cause });
   }

@@ -1,8 +1,8 @@
 import type { Api, Call } from "./api.js";
 import { PresigndError } from "./error.js";
 import { retry } from "./retry.js";
-import type { PartList, SignedPart, Upload, UploadGrant, UploadMethod } from "./schema.js";
-import { type Answer, type Transfer, send } from "./transfer.js";
+import type { SignPartsRequest, SignedParts, Upload, UploadGrant, UploadMethod, UploadedParts } from "./schema.js";
+import { type Answer, type Transfer, read, send } from "./transfer.js";
 
 /** How far an upload is, in bytes of the file. */
 export interface Progress {
@@ -37,7 +37,10 @@ export interface UploadOptions {
   method?: UploadMethod;
   /** Metadata to keep with the file. */
   metadata?: Record<string, string>;
-  /** The SHA-256 digest of the file in base64, which store and service then check. */
+  /**
+   * The SHA-256 digest of the file in base64, which store and service then check. Where the policy requires one, it is
+   * computed, which takes the file into memory as a whole; of large files, each part has its own.
+   */
   checksumSha256?: string;
   /** How many parts of a large file travel at the same time. 4 by default. */
   concurrency?: number;
@@ -60,6 +63,8 @@ function keyOf(api: Api, file: Blob, name: string, options: UploadOptions): stri
   const { lastModified = 0 } = file as Partial<File>;
   return `presignd:${JSON.stringify([api.base, options.policy ?? "default", name, file.size, file.type, lastModified])}`;
 }
+
+type SignedPart = SignedParts["parts"][number];
 
 /** One upload on its way. */
 class Run {
@@ -109,9 +114,14 @@ class Run {
       metadata,
       checksum_sha256: checksumSha256,
     };
-    // A repeated attempt finds the upload of an earlier one whose answer was lost.
-    const headers = { "idempotency-key": randomKey() };
-    const grant = await this.#post<UploadGrant>("", { body, headers });
+    // With a key, because a repeated attempt has to find the upload of an earlier one whose answer was lost.
+    const ask = (more = {}) =>
+      this.#post<UploadGrant>("", { body: { ...body, ...more }, headers: { "idempotency-key": randomKey() } });
+    const grant = await ask().catch(async (error: unknown) => {
+      const isRequired = error instanceof PresigndError && error.fields.some(({ field }) => field === "checksum_sha256");
+      if (!isRequired || checksumSha256) throw error;
+      return ask({ checksum_sha256: await sha256(this.#file) });
+    });
     const remembered: Remembered = { id: grant.id, name: this.#name, size: this.#file.size };
     await store?.setItem(this.#key, JSON.stringify(remembered));
     return grant;
@@ -188,22 +198,20 @@ class Run {
   async #sendParts(again: boolean): Promise<void> {
     const target = this.#grant.upload;
     if (target.method !== "MULTIPART") return;
-    const { part_size: partSize, part_count: partCount } = target;
-    const pieceOf = (number: number) => this.#file.slice((number - 1) * partSize, number * partSize);
-    const pending = new Set(Array.from({ length: partCount }, (_, index) => index + 1));
+    const pending = new Set(Array.from({ length: target.part_count }, (_, index) => index + 1));
     this.#arrived = 0;
     this.#signed.clear();
     if (again) {
-      const { parts } = await this.#get<PartList>(`/${this.#grant.id}/parts`);
+      const { parts } = await this.#get<UploadedParts>(`/${this.#grant.id}/parts`);
       for (const { part_number: number, size } of parts) {
-        if (size === pieceOf(number).size && pending.delete(number)) this.#arrived += size;
+        if (size === this.#piece(number).size && pending.delete(number)) this.#arrived += size;
       }
       this.#report();
     }
     const worker = async () => {
       for (const number of pending) {
         pending.delete(number);
-        const body = pieceOf(number);
+        const body = this.#piece(number);
         await this.#transfer(number, async () => ({
           ...(await this.#part(number, pending)),
           method: "PUT",
@@ -224,13 +232,27 @@ class Run {
       const part = this.#signed.get(number);
       // Handed out once: another attempt needs a fresh one, because this one may be why it failed.
       if (this.#signed.delete(number) && part) return part;
-      this.#signing ??= this.#sign([number, ...[...pending].slice(0, 15)]).finally(() => (this.#signing = undefined));
+      this.#signing ??= this.#sign(number, [...pending].slice(0, 15)).finally(() => (this.#signing = undefined));
       await this.#signing;
     }
   }
 
-  async #sign(numbers: number[]): Promise<void> {
-    const ask = () => this.#post<{ parts: SignedPart[] }>(`/${this.#grant.id}/parts`, { body: { part_numbers: numbers } });
+  /** The bytes of part `number`. */
+  #piece(number: number): Blob {
+    const target = this.#grant.upload;
+    const size = target.method === "MULTIPART" ? target.part_size : 0;
+    return this.#file.slice((number - 1) * size, number * size);
+  }
+
+  async #sign(number: number, next: number[]): Promise<void> {
+    const target = this.#grant.upload;
+    const body: SignPartsRequest = { part_numbers: [number, ...next] };
+    if (target.method === "MULTIPART" && target.part_checksums) {
+      // Only this one, because each has to be read for it.
+      body.part_numbers = [number];
+      body.checksums_sha256 = { [number]: await sha256(this.#piece(number)) };
+    }
+    const ask = () => this.#post<SignedParts>(`/${this.#grant.id}/parts`, { body });
     const { parts } = await ask().catch(async (error: unknown) => {
       unless("network_changed", "renew_required")(error);
       await this.#renew();
@@ -335,6 +357,13 @@ function formOf(fields: Record<string, string>, file: Blob): { body: Blob; type:
 function refusal({ status, text }: Answer): PresigndError {
   const detail = /<Code>(\w+)<\/Code>/.exec(text)?.[1];
   return new PresigndError("storage_error", `The store has answered ${status}`, { status, detail });
+}
+
+/** The SHA-256 digest in base64. */
+async function sha256(blob: Blob): Promise<string> {
+  if (!crypto.subtle) throw new PresigndError("digest_unavailable", "Browsers compute digests only on pages that came by HTTPS");
+  const digest = await crypto.subtle.digest("SHA-256", await read(blob));
+  return btoa(String.fromCharCode(...new Uint8Array(digest)));
 }
 
 /** 128 random bits. `crypto.randomUUID` is missing from pages that came by plain HTTP. */

@@ -36,6 +36,15 @@ for (const [size, parts] of [
   });
 }
 
+test("parts are bound to their digests where the policy requires it", async () => {
+  const size = 17 * MEBIBYTE;
+  let issued;
+  const onIssued = (given) => (issued = given);
+  const upload = await client.upload(fileOf("large.bin", size), { policy: "checked", onIssued });
+  assert.equal(issued.upload.part_checksums, true);
+  await assertStored(upload, size);
+});
+
 test("as many parts travel at the same time as are asked for", async () => {
   for (const concurrency of [1, 3]) {
     let most = 0;

@@ -69,6 +69,12 @@ test("a promised checksum holds", async () => {
   await assert.rejects(other, (error) => ["storage_error", "upload_mismatch"].includes(error.code));
 });
 
+test("a checksum that the policy requires is computed", async () => {
+  const upload = await client.upload(fileOf("a.bin", 1000), { method, policy: "checked" });
+  assert.equal(upload.checksum_sha256, Buffer.from(sha256(bytesOf(1000)), "hex").toString("base64"));
+  await assertStored(upload, bytesOf(1000));
+});
+
 test("an expired URL is replaced on the way", async () => {
   let first;
   let upload;
