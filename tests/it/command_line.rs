@@ -423,6 +423,8 @@ fn dev_ephemeral() {
     banner.paste();
     let (service, store) = (banner.address("service"), banner.address("store"));
     assert!(TcpStream::connect(service).is_ok() && TcpStream::connect(store).is_ok());
+    let page = format!("http://{service}/#token={}", banner.word("TOKEN="));
+    assert_eq!(banner.word("page "), page, "a link that brings its token along");
     let data = PathBuf::from(banner.word("data "));
     assert!(data.is_dir());
     assert_eq!(dev.interrupt(), Some(0));

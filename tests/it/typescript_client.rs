@@ -3,14 +3,23 @@
 //! What they do is in `clients/typescript/test`. Here is the service that they do it to.
 
 use std::{
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use aws_sdk_s3::types::{CorsConfiguration, CorsRule};
+use presignd::clock::Clock;
 use reqwest::StatusCode;
 
-use crate::support::{AppOptions, Backend, ChaosProxy, Suite, TestApp, app::TokenOptions, backend::BackendKind};
+use crate::support::{
+    AppOptions, Backend, ChaosProxy, Program, Suite, TestApp,
+    app::{TokenOptions, settings, token},
+    backend::{BackendKind, TestBucket},
+    load::eventually,
+};
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.needing("node", |suite| {
@@ -22,6 +31,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
         suite.needing("chromium", |suite| {
             suite.everywhere("the_typescript_client_works_in_chromium", chromium);
             suite.everywhere("the_page_uploads_and_downloads", page);
+            suite.everywhere("the_page_goes_on_when_urls_run_out", expired_page);
+            suite.everywhere("the_page_goes_on_when_the_service_was_killed", restarted);
         });
     });
     suite.everywhere("the_page_is_served_only_where_it_is_wanted", served);
@@ -83,10 +94,16 @@ fn for_browsers(backend: &Backend) -> AppOptions {
 
 /// Runs the tests of one file by Node's own runner, as alice, and fails with all that it has printed.
 fn run(app: &TestApp, file: &str, variables: &[(&str, &str)]) {
+    run_at(&app.base(), &app.token(&TokenOptions::default()), file, variables);
+}
+
+/// The same at the service that is reached at `base`. The names of the variables are not those of settings, which
+/// would keep a service that inherits them from starting.
+fn run_at(base: &str, token: &str, file: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", PATIENCE, "node", "--test", "--test-reporter=spec"]);
     command.arg(Path::new(TESTS).join(file));
-    command.env("PRESIGND_URL", app.base()).env("PRESIGND_TOKEN", app.token(&TokenOptions::default()));
+    command.env("TEST_URL", base).env("TEST_TOKEN", token);
     command.envs(variables.iter().copied());
     let output = command.output().expect("timeout and node are installed");
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -95,44 +112,47 @@ fn run(app: &TestApp, file: &str, variables: &[(&str, &str)]) {
     assert!(passed > Some(0), "{file} has tests: {printed}");
 }
 
-/// The same with Chromium. Needs the npm package playwright-core where `npm install --global` puts it: beside one of the
-/// folders of programs.
-fn run_with_chromium(app: &TestApp, file: &str, method: &str) {
+/// Where `npm install --global` puts playwright-core: beside one of the folders of programs.
+fn node_modules() -> String {
     let modules: Option<PathBuf> = std::env::var_os("PATH").and_then(|path| {
         let mut candidates = std::env::split_paths(&path).map(|bin| bin.join("../lib/node_modules"));
         candidates.find(|modules| modules.join("playwright-core").is_dir())
     });
     let modules = modules.expect("the npm package playwright-core is installed");
-    let modules = modules.to_str().expect("a path in UTF-8");
-    run(app, file, &[("PRESIGND_METHOD", method), ("PRESIGND_NODE_MODULES", modules)]);
+    modules.into_os_string().into_string().expect("a path in UTF-8")
 }
 
-/// What a page needs of a bucket. The embedded store has it for all of its buckets.
-async fn allow_browsers(app: &TestApp) {
-    if app.backend.kind == BackendKind::Embedded {
+/// The same with Chromium.
+fn run_with_chromium(app: &TestApp, file: &str, method: &str) {
+    run(app, file, &[("TEST_METHOD", method), ("TEST_NODE_MODULES", &node_modules())]);
+}
+
+/// What a page of `origin` needs of a bucket. The embedded store has it for all of its buckets.
+async fn allow_browsers(backend: &Backend, bucket: &TestBucket, origin: &str) {
+    if backend.kind == BackendKind::Embedded {
         return;
     }
     let rule = CorsRule::builder()
-        .allowed_origins(app.base())
+        .allowed_origins(origin)
         .set_allowed_methods(Some(["GET", "PUT", "POST"].map(str::to_owned).to_vec()))
         .allowed_headers("*")
         .max_age_seconds(3000)
         .build()
         .expect("origins and methods are there");
     let rules = CorsConfiguration::builder().cors_rules(rule).build().expect("there is a rule");
-    let put = app.bucket.s3.put_bucket_cors().bucket(&app.bucket.bucket).cors_configuration(rules);
+    let put = bucket.s3.put_bucket_cors().bucket(&bucket.bucket).cors_configuration(rules);
     put.send().await.expect("the administrator may");
 }
 
 async fn puts(backend: Backend) {
     let app = TestApp::start_with(&backend, scoped()).await;
-    run(&app, "whole.test.js", &[("PRESIGND_METHOD", "put")]);
+    run(&app, "whole.test.js", &[("TEST_METHOD", "put")]);
     app.end().await;
 }
 
 async fn forms(backend: Backend) {
     let app = TestApp::start_with(&backend, unscoped()).await;
-    run(&app, "whole.test.js", &[("PRESIGND_METHOD", "post")]);
+    run(&app, "whole.test.js", &[("TEST_METHOD", "post")]);
     app.end().await;
 }
 
@@ -154,7 +174,7 @@ async fn broken(backend: Backend) {
         let app = TestApp::start_altered(&backend, scoped(), alter).await;
         let proxy = made.unwrap();
         proxy.break_transfers(3);
-        run(&app, "broken.test.js", &[("PRESIGND_METHOD", method), ("PRESIGND_BREAKS", "3")]);
+        run(&app, "broken.test.js", &[("TEST_METHOD", method), ("TEST_BREAKS", "3")]);
         assert_eq!(proxy.breaks_left(), 0);
         app.end().await;
     }
@@ -165,7 +185,7 @@ async fn chromium(backend: Backend) {
         [("put", for_browsers(&backend)), ("multipart", for_browsers(&backend)), ("post", unscoped())]
     {
         let app = TestApp::start_with(&backend, options).await;
-        allow_browsers(&app).await;
+        allow_browsers(&backend, &app.bucket, &app.base()).await;
         run_with_chromium(&app, "chromium.test.js", method);
         app.end().await;
     }
@@ -173,9 +193,51 @@ async fn chromium(backend: Backend) {
 
 async fn page(backend: Backend) {
     let app = TestApp::start_with(&backend, for_browsers(&backend)).await;
-    allow_browsers(&app).await;
+    allow_browsers(&backend, &app.bucket, &app.base()).await;
     run_with_chromium(&app, "page.test.js", "");
     app.end().await;
+}
+
+async fn expired_page(backend: Backend) {
+    let options = for_browsers(&backend);
+    let policies = options.policies.as_deref().map(|policies| policies.replacen("\"5m\"", "\"3s\"", 1));
+    let app = TestApp::start_with(&backend, AppOptions { policies, ..options }).await;
+    allow_browsers(&backend, &app.bucket, &app.base()).await;
+    run(&app, "slow-page.test.js", &[("TEST_NODE_MODULES", &node_modules()), ("TEST_LIFE", "4")]);
+    app.end().await;
+}
+
+async fn restarted(backend: Backend) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (database, bucket) = (backend.database().await, backend.bucket(folder.path()).await);
+    let options = for_browsers(&backend);
+    let policies = folder.path().join("policies.toml");
+    std::fs::write(&policies, options.policies.as_deref().expect("policies")).unwrap();
+    let mut settings = settings(&database, &bucket, &policies, SETTINGS);
+    if options.unscoped {
+        settings["s3"].as_table_mut().unwrap().remove("sts");
+    }
+    let mut program = Program::start(folder.path(), settings);
+    program.wait_ready();
+    allow_browsers(&backend, &bucket, &program.base()).await;
+
+    let alice = program.user("alice");
+    let (base, token) = (program.base(), token(&TokenOptions::default(), Clock::System.now()));
+    let page = thread::spawn(move || {
+        run_at(&base, &token, "slow-page.test.js", &[("TEST_NODE_MODULES", &node_modules())]);
+    });
+    let has_parts = async || {
+        let uploads = alice.get("/api/v1/uploads?state=issued").await.json();
+        let id = uploads["uploads"][0]["id"].as_str()?.to_owned();
+        let parts = alice.get(&format!("/api/v1/uploads/{id}/parts")).await.json();
+        (!parts["parts"].as_array()?.is_empty()).then_some(())
+    };
+    eventually(Duration::from_mins(2), has_parts).await;
+    program.restart();
+    page.join().unwrap_or_else(|failed| resume_unwind(failed));
+    program.kill();
+    bucket.end().await;
+    database.end().await;
 }
 
 async fn served(backend: Backend) {

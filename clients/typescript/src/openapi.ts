@@ -29,6 +29,34 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/uploads/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Issue up to 100 uploads at once
+         * @description Decides about each file as `POST /api/v1/uploads` would, and records all that are allowed together: all of them
+         *     or none. The answer has a result for each file, in the order of the request. A file that is refused leaves the
+         *     others alone. What would refuse every file (no token, no scope, a database or a store that cannot be reached)
+         *     is the answer to the whole request, and then nothing was recorded.
+         *
+         *     With an `Idempotency-Key`, repeating the request answers with the same uploads and fresh URLs; a file that was
+         *     refused is decided anew, and recorded if it is allowed by then. A request of which every file was refused has
+         *     not used its key. The body may have 1 MiB, more if the operator allows more for all. Needs the scope for uploads,
+         *     where one is configured.
+         */
+        post: operations["issueUploads"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/uploads/{id}": {
         parameters: {
             query?: never;
@@ -1106,6 +1134,9 @@ export interface components {
             expires_in?: number | null;
             success_action_redirect?: components["schemas"]["SuccessActionRedirect"];
         };
+        IssueUploadsRequest: {
+            uploads: components["schemas"]["IssueUploadRequest"][];
+        };
         RenewUploadRequest: {
             success_action_redirect?: components["schemas"]["SuccessActionRedirect"];
         };
@@ -1281,6 +1312,20 @@ export interface components {
             presigned_post_data: null;
             callback: null;
         } & (components["schemas"]["InspectingUpload"] | components["schemas"]["SettledUpload"]);
+        IssuedUploads: {
+            /** @description For each file of the request, in its order, what a request of its own would have been answered. */
+            results: (components["schemas"]["BatchIssued"] | components["schemas"]["BatchRefused"])[];
+        };
+        BatchIssued: {
+            /** @constant */
+            status: 201;
+            upload: components["schemas"]["UploadGrant"] | components["schemas"]["SettledReplay"];
+        };
+        BatchRefused: {
+            /** @description As in `problem`. */
+            status: number;
+            problem: components["schemas"]["Problem"];
+        };
         /** @description A form to send as `multipart/form-data`. */
         PostTarget: {
             /**
@@ -2347,6 +2392,60 @@ export interface operations {
             /**
              * @description `invalid_request`: fields break rules. `policy_refused`: the policy does not allow
              *     this file. `idempotency_mismatch`: the key came with another body before.
+             */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    issueUploads: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description A new value, such as a UUID, for every new upload; the same value when the request is repeated.
+                 * @example 6f1e7f0a-0f0b-4b52-9d0b-3c9b1a6b0e11
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["IssueUploadsRequest"];
+            };
+        };
+        responses: {
+            /** @description A result for each file, also when all of them were refused. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IssuedUploads"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /**
+             * @description `invalid_request`: `uploads` does not hold 1 to 100 files, or the key breaks a rule. `idempotency_mismatch`:
+             *     the key came with another body before.
              */
             422: {
                 headers: {

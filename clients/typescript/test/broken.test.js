@@ -1,12 +1,12 @@
-// Towards a store behind a proxy that breaks the first connections in the middle, as many as PRESIGND_BREAKS says.
+// Towards a store behind a proxy that breaks the first connections in the middle, as many as TEST_BREAKS says.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { bytesOf, fileOf, newClient, required, sha256 } from "./service.js";
 
-const breaks = Number(required("PRESIGND_BREAKS"));
-const parts = required("PRESIGND_METHOD") === "multipart";
+const breaks = Number(required("TEST_BREAKS"));
+const parts = required("TEST_METHOD") === "multipart";
 const size = parts ? 20_000_000 : 3_000_000;
 const method = parts ? "multipart" : "put";
 

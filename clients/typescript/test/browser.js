@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 
 import { required } from "./service.js";
 
-const { chromium } = await import(pathToFileURL(join(required("PRESIGND_NODE_MODULES"), "playwright-core/index.mjs")).href);
+const { chromium } = await import(pathToFileURL(join(required("TEST_NODE_MODULES"), "playwright-core/index.mjs")).href);
 
 const FLAGS = [
   "--no-sandbox",

@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { launch, limitUploads, newPage } from "./browser.js";
 import { baseUrl, bytesOf, newClient, required, sha256, token } from "./service.js";
 
-const method = required("PRESIGND_METHOD");
+const method = required("TEST_METHOD");
 
 let browser;
 before(async () => {

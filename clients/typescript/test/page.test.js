@@ -41,7 +41,7 @@ function transferOf(page, path) {
 }
 
 async function until(page, path, state) {
-  await transferOf(page, path).and(page.locator(`[data-state="${state}"]`)).waitFor({ timeout: 60_000 });
+  await transferOf(page, path).and(page.locator(`[data-state="${state}"]`)).waitFor({ timeout: 200_000 });
 }
 
 /** Downloads by the first row of that name in the list, and gives the digest of what came. */
@@ -67,12 +67,13 @@ test("several files are chosen, sent, listed and downloaded again", async () => 
     fileOnDisk("one.txt", 1),
     fileOnDisk("five.bin", 5 * MEBIBYTE),
     fileOnDisk("more.bin", 5 * MEBIBYTE + 1),
+    fileOnDisk("large.bin", 250 * MEBIBYTE),
   ]);
   await page.setInputFiles("#files", paths);
   for (const path of paths) await until(page, path, "done");
   assert.equal(await page.locator("#total").getAttribute("value"), "1");
-  assert.match(await page.locator("#total-text").textContent(), /^4 of 4 files/);
-  await page.locator("#upload-list .item").nth(3).waitFor();
+  assert.match(await page.locator("#total-text").textContent(), /^5 of 5 files/);
+  await page.locator("#upload-list .item").nth(4).waitFor();
   for (const path of paths) {
     assert.equal(await downloaded(page, basename(path)), sha256(await readFile(path)), path);
   }
@@ -135,6 +136,28 @@ test("after a reload in the middle the same file, chosen again, goes on", async 
   assert.deepEqual([confirmed.id, confirmed.state], [issued.id, "confirmed"]);
   assert.equal(await page.locator("#unfinished").isVisible(), false);
   assert.equal(await downloaded(page, "reloaded.bin"), sha256(await readFile(path)));
+  await context.close();
+});
+
+test("of a large file only the missing parts are sent after a reload", async () => {
+  const { context, page } = await signedIn();
+  await limitUploads(page, 8 * MEBIBYTE);
+  const path = await fileOnDisk("parts.bin", 60 * MEBIBYTE);
+  await page.setInputFiles("#files", [path]);
+  await page.waitForResponse((response) => response.request().method() === "PUT" && response.ok());
+  const issued = await latest();
+  await page.reload();
+  await page.locator("#unfinished-list").getByText("parts.bin").waitFor();
+
+  let sent = 0;
+  page.on("request", (request) => (sent += request.method() === "PUT"));
+  await limitUploads(page);
+  await page.setInputFiles("#files", [path]);
+  await until(page, path, "done");
+  const confirmed = await latest();
+  assert.deepEqual([confirmed.id, confirmed.state, confirmed.method], [issued.id, "confirmed", "multipart"]);
+  assert.ok(sent > 0 && sent < 12, `${sent} of 12 parts`);
+  assert.equal(await downloaded(page, "parts.bin"), sha256(await readFile(path)));
   await context.close();
 });
 

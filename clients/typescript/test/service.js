@@ -4,8 +4,8 @@ import { createHash } from "node:crypto";
 
 import { PresigndClient } from "../dist/index.js";
 
-export const baseUrl = required("PRESIGND_URL");
-export const token = required("PRESIGND_TOKEN");
+export const baseUrl = required("TEST_URL");
+export const token = required("TEST_TOKEN");
 
 export function required(name) {
   const value = process.env[name];

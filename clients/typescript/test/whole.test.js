@@ -1,4 +1,4 @@
-// Files that travel as a whole, by the method in PRESIGND_METHOD.
+// Files that travel as a whole, by the method in TEST_METHOD.
 
 import assert from "node:assert/strict";
 import { openAsBlob } from "node:fs";
@@ -10,7 +10,7 @@ import { test } from "node:test";
 import { PresigndError } from "../dist/index.js";
 import { MemoryStore, after, baseUrl, bytesOf, fileOf, newClient, requestsOf, required, sha256, token } from "./service.js";
 
-const method = required("PRESIGND_METHOD");
+const method = required("TEST_METHOD");
 const client = newClient();
 
 async function assertStored(upload, bytes) {

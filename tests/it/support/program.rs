@@ -11,6 +11,13 @@ use super::{
     services::process::{Process, free_port, get},
 };
 
+/// The binary with the configuration in `folder`, and with an empty environment, because variables win over the file.
+fn serve(folder: &Path) -> Process {
+    let mut command = Command::new("env");
+    command.args(["-i", env!("CARGO_BIN_EXE_presignd"), "serve", "--config"]).arg(folder.join("presignd.toml"));
+    Process::spawn("presignd", folder, None, &command).expect("presignd starts")
+}
+
 /// A `presignd serve` of its own. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -30,11 +37,14 @@ impl Program {
         settings["server"]["listen"] = format!("127.0.0.1:{port}").into();
         let config = folder.join("presignd.toml");
         std::fs::write(&config, settings.to_string()).expect("the configuration is written");
-        // With an empty environment, because variables win over the file.
-        let mut command = Command::new("env");
-        command.args(["-i", env!("CARGO_BIN_EXE_presignd"), "serve", "--config"]).arg(&config);
-        let process = Process::spawn("presignd", folder, None, &command).expect("presignd starts");
-        Self { process, port, log: folder.join("presignd.log") }
+        Self { process: serve(folder), port, log: folder.join("presignd.log") }
+    }
+
+    /// Kills it with SIGKILL, and starts it anew at the same address.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.process = serve(self.log.parent().expect("a folder"));
+        self.wait_ready();
     }
 
     /// Waits until it is ready.
