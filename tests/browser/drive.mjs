@@ -9,6 +9,7 @@
 
 import { createServer } from 'node:http'
 import { createInterface } from 'node:readline'
+import { setTimeout } from 'node:timers/promises'
 import { build } from 'esbuild'
 import { chromium } from 'playwright-core'
 
@@ -51,10 +52,6 @@ try {
   page.on('console', (message) => process.stderr.write(`page: ${message.text()}\n`))
   page.on('pageerror', (error) => process.stderr.write(`page: ${error.stack}\n`))
   const requests = []
-  const open = new Set()
-  page.on('request', (request) => open.add(request))
-  page.on('requestfinished', (request) => open.delete(request))
-  page.on('requestfailed', (request) => open.delete(request))
   page.on('response', (response) => {
     const { pathname } = new URL(response.url())
     requests.push({ method: response.request().method(), path: pathname, status: response.status() })
@@ -75,7 +72,7 @@ try {
   await page.goto(`http://127.0.0.1:${server.address().port}/`)
   const outcome = await page.evaluate((upload) => window.upload(upload), job.upload)
   // What a page sends when it gives up is not waited for by it.
-  for (let quiet = 0; quiet < 5; quiet = open.size === 0 ? quiet + 1 : 0) await page.waitForTimeout(100)
+  while (outcome.cancelled && !requests.some(({ method }) => method === 'DELETE')) await setTimeout(50)
   say({ ...outcome, requests })
 } finally {
   await browser.close()

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::symlink,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     time::Duration,
@@ -65,7 +65,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     let real = [BackendKind::Rgw, BackendKind::SeaweedFs];
     suite.on(&real, "uppy_6_uploads_forms_by_companion_endpoint", uppy_6_forms);
     suite.on(&real, "uppy_6_uploads_what_is_signed_for_it", uppy_6_signed);
-    suite.on(&real, "uppy_5_uploads_forms_with_a_token", uppy_5_forms);
+    // Ceph RGW 16 answers a form without the `ETag` header, for which Uppy 5 waits for ever.
+    suite.on(&[BackendKind::SeaweedFs], "uppy_5_uploads_forms_with_a_token", uppy_5_forms);
     suite.on(&real, "active_storage_uploads_directly", active_storage);
     suite.on(&real, "uppy_6_uploads_parts_by_companion_endpoint", uppy_6_parts);
     suite.on(&real, "uppy_6_uploads_parts_that_are_signed_for_it", uppy_6_signed_parts);
@@ -90,22 +91,17 @@ impl Browser {
     fn open(script: &str, packages: &str, job: &Value) -> Self {
         let modules = installed();
         let folder = tempfile::tempdir().expect("a temporary folder");
-        for entry in std::fs::read_dir(PAGES).expect("the pages") {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "js" || extension == "mjs") {
-                std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).expect("a copy");
+        // Apart, because Node looks for packages beside the program, and the bundler would find those first.
+        let [driver, pages] = ["driver", "pages"].map(|name| folder.path().join(name));
+        for (place, files) in [(&driver, &["drive.mjs"][..]), (&pages, &["active-storage.js", "files.js", "uppy.js"])] {
+            std::fs::create_dir(place).expect("a folder");
+            for file in files {
+                std::fs::copy(Path::new(PAGES).join(file), place.join(file)).expect("a copy");
             }
         }
-        // Node looks for packages beside the program.
-        symlink(modules.join("node_modules"), folder.path().join("node_modules")).expect("a link");
-        // The bundler prefers what lies beside a page, so a page lies elsewhere.
-        let pages = folder.path().join("pages");
-        std::fs::create_dir(&pages).unwrap();
-        for page in ["files.js", "uppy.js", "active-storage.js"] {
-            std::fs::rename(folder.path().join(page), pages.join(page)).unwrap();
-        }
+        symlink(modules.join("node_modules"), driver.join("node_modules")).expect("a link");
         let mut command = Command::new("node");
-        command.arg(folder.path().join("drive.mjs")).arg(pages.join(script)).arg(modules.join(packages));
+        command.arg(driver.join("drive.mjs")).arg(pages.join(script)).arg(modules.join(packages));
         let mut driver = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node is installed");
         let output = BufReader::new(driver.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -228,8 +224,7 @@ async fn uppy_6_signed(backend: Backend) {
     let alice = app.user("alice");
     let authorization = format!("Bearer {}", app.token(&Default::default()));
     let sign = json!({ "url": format!("{}/api/v1/sign", app.base()), "authorization": authorization, "sized": true });
-    let mut files = files();
-    files.push(json!({ "name": "large.bin", "type": "application/octet-stream", "size": LARGE }));
+    let files = files();
     let count = files.len();
     let job = json!({ "upload": { "options": { "shouldUseMultipart": false }, "sign": sign, "files": files } });
     let outcome = Browser::open("uppy.js", "node_modules", &job).outcome();
@@ -279,10 +274,10 @@ async fn active_storage(backend: Backend) {
     app.end().await;
 }
 
-/// Files in parts: as many as the sizes, and one that is larger than Uppy's own threshold.
-fn large_files(with_empty: bool) -> Vec<Value> {
-    let sizes = SIZES.iter().filter(|size| with_empty || **size > 0).chain([&LARGE]);
+/// Files to be sent in parts.
+fn files_for_parts(sizes: &[usize]) -> Vec<Value> {
     sizes
+        .iter()
         .map(|size| json!({ "name": format!("{size}.bin"), "type": "application/octet-stream", "size": size }))
         .collect()
 }
@@ -293,8 +288,8 @@ async fn uppy_6_parts(backend: Backend) {
     // Under a scope, which every part is held to.
     let (granted, _) = capability(&alice, &json!({})).await;
     let options = json!({ "companionEndpoint": granted["url"], "shouldUseMultipart": true });
-    // Uppy sends an empty file as a form.
-    let files = large_files(false);
+    // Uppy sends an empty file as a form, which is tried above.
+    let files = files_for_parts(&[1, 5 << 20, (5 << 20) + 1, LARGE]);
     let job = json!({ "upload": { "options": options, "files": files } });
     let outcome = Browser::open("uppy.js", "node_modules", &job).outcome();
     arrived(&app, &alice, &outcome, files.len()).await;
@@ -308,7 +303,7 @@ async fn uppy_6_signed_parts(backend: Backend) {
     let app = start(&backend).await;
     let authorization = format!("Bearer {}", app.token(&Default::default()));
     let sign = json!({ "url": format!("{}/api/v1/sign", app.base()), "authorization": authorization, "sized": true });
-    let files = large_files(true);
+    let files = files_for_parts(&[0, 1, 5 << 20, (5 << 20) + 1]);
     let job = json!({ "upload": { "options": { "shouldUseMultipart": true }, "sign": sign, "files": files } });
     let outcome = Browser::open("uppy.js", "node_modules", &job).outcome();
     arrived(&app, &app.user("alice"), &outcome, files.len()).await;
@@ -318,7 +313,7 @@ async fn uppy_6_signed_parts(backend: Backend) {
         .unwrap()
         .iter()
         .filter(|request| request["path"].as_str().unwrap().starts_with(&format!("/{}/", app.bucket.bucket)));
-    assert!(to_store.clone().count() > 50 && to_store.clone().all(|request| request["method"] == "PUT"), "{outcome}");
+    assert!(to_store.clone().count() == 5 && to_store.clone().all(|request| request["method"] == "PUT"), "{outcome}");
     app.end().await;
 }
 
@@ -326,7 +321,7 @@ async fn uppy_5_parts(backend: Backend) {
     let app = start(&backend).await;
     let headers = json!({ "authorization": format!("Bearer {}", app.token(&Default::default())) });
     let options = json!({ "endpoint": app.base(), "headers": headers, "shouldUseMultipart": true });
-    let files = large_files(false);
+    let files = files_for_parts(&[1, 5 << 20, (5 << 20) + 1, LARGE]);
     let job = json!({ "upload": { "options": options, "files": files } });
     let outcome = Browser::open("uppy.js", "uppy-5/node_modules", &job).outcome();
     arrived(&app, &app.user("alice"), &outcome, files.len()).await;
@@ -365,12 +360,12 @@ async fn cancelled(backend: Backend) {
 async fn expired(backend: Backend) {
     let app = start(&backend).await;
     let policies = std::fs::read_to_string(&app.policies_file).unwrap();
-    app.change_policies(&policies.replace("key =", "upload.expires_in = \"2s\"\nkey =")).await;
+    app.change_policies(&policies.replace("key =", "upload.expires_in = \"5s\"\nkey =")).await;
     let (granted, _) = capability(&app.user("alice"), &json!({})).await;
     let options = json!({ "companionEndpoint": granted["url"], "shouldUseMultipart": true });
     let file = json!({ "name": "a.bin", "type": "application/octet-stream", "size": 20 << 20 });
     let pauses = json!([{ "method": "PUT", "url": "partNumber=3", "turn": 1 }]);
-    let job = json!({ "upload": { "options": options, "files": [file], "retries": 1 }, "pauses": pauses });
+    let job = json!({ "upload": { "options": options, "files": [file], "retries": 3 }, "pauses": pauses });
     let mut browser = Browser::open("uppy.js", "node_modules", &job);
     assert_eq!(browser.line()["paused"], 0);
     // Until the URL of the part that is held back has ended.
@@ -380,15 +375,17 @@ async fn expired(backend: Backend) {
     browser.send("");
     let outcome = browser.outcome();
     let file = &outcome["files"][0];
-    assert_eq!(file["errors"].as_array().unwrap().len(), 1, "the store refused it once: {file}");
-    let refused = outcome["requests"].as_array().unwrap().iter().filter(|request| request["status"] == 403);
-    assert!(refused.count() >= 1, "{outcome}");
+    assert_ne!(file["errors"], json!([]), "the store refused it: {file}");
     let mut file = file.clone();
     file["errors"] = json!([]);
     arrived(&app, &app.user("alice"), &json!({ "files": [file] }), 1).await;
-    // Every part was sent once, but for that one: Uppy went on where it had stopped.
-    let puts = outcome["requests"].as_array().unwrap().iter().filter(|request| request["method"] == "PUT");
-    assert_eq!(puts.count(), 5, "{outcome}");
+    // Every part arrived once: Uppy went on where it had stopped.
+    let arrived = outcome["requests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|request| request["method"] == "PUT" && request["status"] == 200);
+    assert_eq!(arrived.count(), 4, "{outcome}");
     app.end().await;
 }
 
