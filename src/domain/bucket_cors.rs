@@ -55,6 +55,8 @@ impl BucketCors {
             // The fields of a form are no headers, and of a part nothing but its digest is said.
             allowed_headers: listed(&[
                 ("content-type", put),
+                // Of Active Storage, whose clients promise it instead of a SHA-256.
+                ("content-md5", put),
                 ("if-none-match", put),
                 ("x-amz-checksum-sha256", put || multipart),
                 ("x-amz-meta-*", put),
@@ -118,7 +120,14 @@ mod tests {
                 "ID": "presignd",
                 "AllowedOrigins": ["https://a.example", "https://b.example"],
                 "AllowedMethods": ["PUT", "GET"],
-                "AllowedHeaders": ["content-type", "if-none-match", "x-amz-checksum-sha256", "x-amz-meta-*", "range"],
+                "AllowedHeaders": [
+                    "content-type",
+                    "content-md5",
+                    "if-none-match",
+                    "x-amz-checksum-sha256",
+                    "x-amz-meta-*",
+                    "range",
+                ],
                 "ExposeHeaders": ["ETag", "Content-Disposition", "Content-Range"],
                 "MaxAgeSeconds": 3600,
             }] })

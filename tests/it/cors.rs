@@ -75,7 +75,8 @@ impl Wanted {
     /// What the target of an upload, or a part, leads to.
     fn at(upload: &Value) -> Self {
         let method = if upload["method"] == "PUT" { "PUT" } else { "POST" };
-        let mut headers: Vec<String> = upload["headers"].as_object().unwrap().keys().cloned().collect();
+        let names = upload["headers"].as_object().unwrap().keys();
+        let mut headers: Vec<String> = names.map(|name| name.to_ascii_lowercase()).collect();
         headers.sort();
         Self { method, url: upload["url"].as_str().unwrap().to_owned(), headers }
     }
@@ -146,12 +147,24 @@ async fn part(alice: &Caller) -> Value {
     part
 }
 
+/// What Active Storage is told about a file of which it knows the MD5.
+async fn direct_upload(alice: &Caller) -> Value {
+    let blob = json!({
+        "filename": "a.pdf", "content_type": "application/pdf", "byte_size": 5, "checksum": "gnzLDuqKcGxMNKFokfhOew==",
+    });
+    let answer = alice.post("/rails/active_storage/direct_uploads", &json!({ "blob": blob })).await;
+    let mut target = answer.expect(StatusCode::OK)["direct_upload"].take();
+    target["method"] = json!("PUT");
+    target
+}
+
 async fn sufficient(backend: Backend) {
     let app = start(&backend).await;
     let alice = app.user("alice");
     let (by_put, by_form) = (issue(&alice, "put").await, issue(&alice, "post").await);
     let by_part = part(&alice).await;
-    let all = [Wanted::upload(&by_put), Wanted::upload(&by_form), Wanted::at(&by_part)];
+    let direct = direct_upload(&alice).await;
+    let all = [Wanted::upload(&by_put), Wanted::upload(&by_form), Wanted::at(&by_part), Wanted::at(&direct)];
     assert_eq!(all[2].headers, ["x-amz-checksum-sha256"]);
     assert_eq!(
         all[0].headers,
@@ -202,7 +215,8 @@ async fn necessary(backend: Backend) {
     let url = download.expect(StatusCode::CREATED)["url"].as_str().unwrap().to_owned();
     let get = Wanted { method: "GET", url: url.clone(), headers: vec!["range".to_owned()] };
     let [by_put, by_form] = [issue(&alice, "put").await, issue(&alice, "post").await];
-    let all = [Wanted::upload(&by_put), Wanted::upload(&by_form), get];
+    let direct = direct_upload(&alice).await;
+    let all = [Wanted::upload(&by_put), Wanted::upload(&by_form), Wanted::at(&direct), get];
     let rule = needed(&app).rules.remove(0);
     let becomes = async |fewer: CorsRule, wanted: &Wanted, expected: bool| {
         put(&app, &[fewer]).await;
