@@ -3,7 +3,7 @@
 //! Clients get URLs for nothing but the parts. The multipart upload is begun, completed and given up by the service
 //! itself, so nobody else can make an object of the parts, whatever conditions the store honours.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
 use chrono::SubsecRound as _;
 
@@ -128,8 +128,8 @@ impl Service {
         }
         let intent = self.owned_upload(principal, id).await?;
         let multipart = open_multipart(&intent)?;
-        let parts = self.store.parts(&intent.object_key, multipart.upload_id).await?;
-        Ok(UploadedParts { plan: multipart.plan, parts: parts.ok_or(DomainError::PartsGone)? })
+        let parts = self.store.parts(&intent.object_key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
+        Ok(UploadedParts { plan: multipart.plan, parts: chosen_parts(parts, &[]) })
     }
 
     /// Begins a multipart upload at the store, before its row is written: one that a crash leaves without a row is
@@ -169,6 +169,7 @@ impl Service {
     ) -> Result<(), DomainError> {
         let key = &intent.object_key;
         let parts = self.store.parts(key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
+        let parts = chosen_parts(parts, claimed);
         if let Some(missing) = multipart.plan.and_then(|plan| missing_parts(&plan, &parts)) {
             return Err(DomainError::PartsMissing(missing));
         }
@@ -258,6 +259,32 @@ fn open_multipart(intent: &UploadIntent) -> Result<MultipartUpload<'_>, DomainEr
     }
 }
 
+/// One of each part: the one that is claimed, or else the last that was written.
+///
+/// SeaweedFS keeps every copy of a part that was sent again, and completes with the one whose `ETag` it is told. Their
+/// times are whole seconds: where these do not tell which of two different copies is the last, none is chosen, so the
+/// part is missing, and the client sends it again.
+pub(super) fn chosen_parts(stored: Vec<StoredPart>, claimed: &[ClaimedPart]) -> Vec<StoredPart> {
+    let claimed: HashMap<PartNumber, &ETag> = claimed.iter().map(|claim| (claim.number, &claim.etag)).collect();
+    let mut chosen: BTreeMap<PartNumber, (StoredPart, bool)> = BTreeMap::new();
+    for part in stored {
+        let is_claimed = |part: &StoredPart| claimed.get(&part.number) == Some(&&part.etag);
+        match chosen.entry(part.number) {
+            Entry::Vacant(entry) => drop(entry.insert((part, false))),
+            Entry::Occupied(mut entry) => {
+                let (held, is_doubtful) = entry.get_mut();
+                let rank = |part: &StoredPart| (is_claimed(part), part.last_modified);
+                if rank(&part) > rank(held) {
+                    entry.insert((part, false));
+                } else if rank(&part) == rank(held) && part.etag != held.etag {
+                    *is_doubtful = true;
+                }
+            }
+        }
+    }
+    chosen.into_values().filter(|(_, is_doubtful)| !is_doubtful).map(|(part, _)| part).collect()
+}
+
 /// What is missing of `plan`. A part of another length is none: it is the one to send again.
 pub(super) fn missing_parts(plan: &PartPlan, parts: &[StoredPart]) -> Option<MissingParts> {
     let sizes: HashMap<PartNumber, u64> = parts.iter().map(|part| (part.number, part.size)).collect();
@@ -314,4 +341,54 @@ fn refuse_other_etags(claimed: &[ClaimedPart], parts: &[StoredPart]) -> Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta};
+
+    use super::*;
+
+    fn number(number: u64) -> PartNumber {
+        PartNumber::new(number).unwrap()
+    }
+
+    fn stored(part: u64, etag: &str, second: i64) -> StoredPart {
+        StoredPart {
+            number: number(part),
+            size: 1,
+            etag: ETag::parse(etag).unwrap(),
+            checksum_sha256: None,
+            last_modified: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(second)),
+        }
+    }
+
+    #[test]
+    fn of_several_copies_the_claimed_or_the_last_is_chosen() {
+        let claim = |etag: &str| vec![ClaimedPart { number: number(1), etag: ETag::parse(etag).unwrap() }];
+        let (a, b, b_later, c_later) = (stored(1, "a", 1), stored(1, "b", 1), stored(1, "b", 2), stored(1, "c", 2));
+        let other = stored(2, "z", 0);
+        for (copies, claimed, expected) in [
+            (vec![&a], vec![], Some("a")),
+            (vec![&a, &a], vec![], Some("a")),
+            (vec![&a, &b_later], vec![], Some("b")),
+            (vec![&a, &b_later], claim("a"), Some("a")),
+            (vec![&a, &b_later], claim("neither"), Some("b")),
+            // The same second, and nobody knows which was the last.
+            (vec![&a, &b], vec![], None),
+            (vec![&a, &b], claim("b"), Some("b")),
+            (vec![&a, &b, &b_later], vec![], Some("b")),
+            (vec![&b_later, &a, &b], vec![], Some("b")),
+            (vec![&a, &b_later, &c_later], vec![], None),
+            (vec![&b_later, &c_later, &a], vec![], None),
+        ] {
+            for copies in [copies.clone(), copies.into_iter().rev().collect()] {
+                let stored = copies.iter().map(|part| (*part).clone()).chain([other.clone()]).collect();
+                let chosen = chosen_parts(stored, &claimed);
+                let (last, rest) = chosen.split_last().unwrap();
+                assert_eq!(*last, other);
+                assert_eq!(rest.first().map(|part| part.etag.as_str()), expected, "{copies:?} {claimed:?}");
+            }
+        }
+    }
 }

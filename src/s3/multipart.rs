@@ -39,6 +39,8 @@ pub struct StoredPart {
     pub etag: ETag,
     /// SHA-256 of its bytes, where the store keeps it.
     pub checksum_sha256: Option<Sha256Digest>,
+    /// When it was written, by the store's clock.
+    pub last_modified: Option<DateTime<Utc>>,
 }
 
 /// A multipart upload that is neither completed nor aborted.
@@ -79,13 +81,14 @@ impl ObjectStore {
         upload_id.ok_or(S3Error::Refused { operation: OPERATION, reason })
     }
 
-    /// The parts that the store has of a multipart upload, in order; `None` when it is completed or given up.
+    /// The parts that the store has of a multipart upload, by number; `None` when it is completed or given up. Of a part
+    /// that was sent again some stores list every copy, in any order.
     ///
     /// # Errors
     /// When the store does not answer or refuses, or lists a part without `ETag` or size.
     pub async fn parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<StoredPart>>, S3Error> {
         const OPERATION: &str = "ListParts";
-        let mut parts = BTreeMap::new();
+        let mut parts = Vec::new();
         let mut marker = None;
         loop {
             let request = self.client().list_parts().bucket(self.bucket()).key(key.as_str()).upload_id(upload_id);
@@ -95,15 +98,17 @@ impl ObjectStore {
             };
             for part in page.parts() {
                 let reason = || "a part has no usable number, size or ETag".to_owned();
-                let part =
-                    stored_part(part).ok_or_else(|| S3Error::Refused { operation: OPERATION, reason: reason() })?;
-                parts.insert(part.number, part);
+                let part = stored_part(part);
+                parts.push(part.ok_or_else(|| S3Error::Refused { operation: OPERATION, reason: reason() })?);
             }
             let next = page.next_part_number_marker().and_then(|next| next.parse().ok());
             // Where a marker does not get ahead, neither would the listing.
             match next.filter(|next| page.is_truncated() == Some(true) && Some(*next) > marker) {
                 Some(next) => marker = Some(next),
-                None => return Ok(Some(parts.into_values().collect())),
+                None => {
+                    parts.sort_by_key(|part| part.number);
+                    return Ok(Some(parts));
+                }
             }
         }
     }
@@ -191,6 +196,7 @@ fn stored_part(part: &Part) -> Option<StoredPart> {
         size: part.size()?.try_into().ok()?,
         etag: ETag::parse(part.e_tag()?).ok()?,
         checksum_sha256: part.checksum_sha256().and_then(|text| Sha256Digest::from_base64(text).ok()),
+        last_modified: part.last_modified().and_then(instant),
     })
 }
 

@@ -5,7 +5,10 @@ use chrono::{DateTime, Utc};
 use super::Sweeper;
 use crate::{
     db::UploadIntent,
-    domain::{DomainError, confirm, multipart::missing_parts},
+    domain::{
+        DomainError, confirm,
+        multipart::{chosen_parts, missing_parts},
+    },
     model::IntentState,
 };
 
@@ -65,7 +68,8 @@ impl Sweeper {
     async fn has_all_parts(&self, upload: &UploadIntent) -> Result<bool, DomainError> {
         let Some(multipart) = upload.multipart() else { return Ok(false) };
         let parts = self.service.store.parts(&upload.object_key, multipart.upload_id).await?;
-        Ok(parts.is_some_and(|parts| multipart.plan.is_some_and(|plan| missing_parts(&plan, &parts).is_none())))
+        let (Some(parts), Some(plan)) = (parts, multipart.plan) else { return Ok(false) };
+        Ok(missing_parts(&plan, &chosen_parts(parts, &[])).is_none())
     }
 
     async fn rehearse_look(
