@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Problem, duration, secret};
+use super::{Problem, duration, secret, switch};
 use crate::model::UploadMethod;
 
 /// Settings of the S3-compatible store.
@@ -35,6 +35,10 @@ pub struct S3Config {
     /// confirmed. Forms need it; PUT does on stores that do not honour `If-None-Match`.
     #[serde(default = "default_stage")]
     pub stage: Vec<UploadMethod>,
+    /// Whether the store is told at the beginning of a multipart upload that its parts have checksums. Amazon S3 takes
+    /// none otherwise; SeaweedFS then wants to be told them again at the end, but does not list them.
+    #[serde(default = "default_declare_part_checksums", deserialize_with = "switch::deserialize")]
+    pub declare_part_checksums: bool,
     /// Role to assume; without it URLs cannot be scoped to networks.
     pub sts: Option<StsConfig>,
 }
@@ -100,6 +104,10 @@ impl SourceIpKey {
 
 fn default_stage() -> Vec<UploadMethod> {
     vec![UploadMethod::Post]
+}
+
+const fn default_declare_part_checksums() -> bool {
+    true
 }
 
 const fn default_request_timeout() -> Duration {

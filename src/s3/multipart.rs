@@ -70,6 +70,7 @@ impl ObjectStore {
         const OPERATION: &str = "CreateMultipartUpload";
         let MultipartAttributes { content_type, metadata, has_checksums } = attributes;
         let request = self.client().create_multipart_upload().bucket(self.bucket()).key(key.as_str());
+        let has_checksums = has_checksums && self.declares_part_checksums();
         let request = request
             .set_content_type(content_type)
             .set_metadata(Some(metadata.into_iter().collect()))

@@ -106,6 +106,10 @@ impl ObjectStore {
         &self.sdk.s3
     }
 
+    pub(super) fn declares_part_checksums(&self) -> bool {
+        self.sdk.declares_part_checksums
+    }
+
     /// The bucket's name.
     pub fn bucket(&self) -> &str {
         &self.bucket

@@ -20,6 +20,7 @@ pub struct Sdk {
     pub(super) s3: aws_sdk_s3::Client,
     pub(super) sts: aws_sdk_sts::Client,
     pub(super) credentials: Option<SharedCredentialsProvider>,
+    pub(super) declares_part_checksums: bool,
 }
 
 impl std::fmt::Debug for Sdk {
@@ -50,6 +51,7 @@ impl Sdk {
             s3: s3_client(&shared, config),
             sts: sts_client(&shared, config),
             credentials: shared.credentials_provider(),
+            declares_part_checksums: config.declare_part_checksums,
         }
     }
 }

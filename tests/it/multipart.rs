@@ -690,7 +690,10 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 async fn checksums(backend: Backend) {
-    let app = start(&backend).await;
+    let settings = if backend.kind == BackendKind::SeaweedFs { "[s3]\ndeclare_part_checksums = false" } else { "" };
+    let policies = Some(POLICIES.to_owned());
+    let options = AppOptions { policies, settings: settings.to_owned(), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
     let (alice, bytes) = (app.user("alice"), content());
     for more in [json!({ "policy": "checked" }), json!({ "part_checksums": true })] {
         let issued = alice.issue("a.bin", &bytes, &more).await;
