@@ -1649,8 +1649,12 @@ export interface components {
             inspection: "off" | "required";
         };
         UploadRules: {
-            /** @description The longest life of an upload URL in seconds. */
+            /** @description The longest life of an upload URL in seconds, of files that do not need longer by `min_rate`. */
             expires_in: number;
+            /** @description The slowest line, in bytes a second, that a file is given the time for, and a minute more; or `off`. */
+            min_rate: "off" | number;
+            /** @description A bound in seconds on what `min_rate` leads to. */
+            max_expires_in: number;
             /**
              * Format: int64
              * @description Where `methods` has `multipart`, the size in bytes above which it is chosen by itself.
