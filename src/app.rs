@@ -156,7 +156,9 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
     let demanded = config.clone();
     let (policies, policy_watcher) = policy::watch(&config.policies.file, runtime, move |document| {
         meets_demands(document, &demanded)?;
-        remarks(document, &demanded).iter().for_each(|remark| log::warn!("{remark}"));
+        for remark in remarks(document, &demanded) {
+            log::warn!("{remark}");
+        }
         Ok(())
     })?;
     let token_keys = token_keys(&config.callback)?;

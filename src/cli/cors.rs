@@ -10,6 +10,7 @@ use crate::{domain::BucketCors, policy};
 
 /// What to do about CORS.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::doc_markdown, reason = "clap shows it in a terminal, where backticks are noise")]
 pub(super) enum CorsCommand {
     /// Print the rules that the bucket needs for pages of your origins.
     ///
@@ -32,6 +33,7 @@ Exit codes: 0 printed; 1 the configuration cannot be used, or names no origin; 2
 
 /// For whom to print the rules, and how.
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "clap shows it in a terminal, where backticks are noise")]
 pub(super) struct PrintArgs {
     /// The configuration file.
     #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]

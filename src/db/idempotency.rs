@@ -33,6 +33,9 @@ pub enum Recorded<T = Box<UploadIntent>> {
     Mismatch,
 }
 
+/// For each place in a batch, the id of its upload, if it has one.
+type UploadIds = Vec<Option<Uuid>>;
+
 /// For each place in a batch, the upload that an earlier request with the same key has led to, if it has.
 pub type EarlierUploads = Vec<Option<Box<UploadIntent>>>;
 
@@ -187,7 +190,7 @@ async fn earlier_in_batch(
         .filter(idempotency_keys::subject.eq(&owner.subject))
         .filter(idempotency_keys::key.eq(&key.key))
         .filter(idempotency_keys::created_at.ge(now - RETENTION));
-    let found: Option<(Vec<u8>, Option<Vec<Option<Uuid>>>)> = row
+    let found: Option<(Vec<u8>, Option<UploadIds>)> = row
         .select((idempotency_keys::request_sha256, idempotency_keys::upload_ids))
         .for_update()
         .first(connection)

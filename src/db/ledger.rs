@@ -160,8 +160,8 @@ impl<R> Clone for Queue<R> {
 
 /// What `rows` take of a queue for `capacity` rows. A batch that is larger than the whole queue is let in when nothing
 /// else is waiting, or it would never be.
-fn places(rows: usize, capacity: usize) -> u32 {
-    u32::try_from(rows.min(capacity)).unwrap_or(u32::MAX)
+fn places(rows: usize, capacity: usize) -> usize {
+    rows.min(capacity)
 }
 
 impl<R: GroupRow> Queue<R> {
@@ -198,7 +198,7 @@ impl<R: GroupRow> Queue<R> {
     async fn write(&self, rows: Vec<Box<R>>) -> Result<Vec<Box<R>>, DbError> {
         let (reply, written) = oneshot::channel();
         // The writer gives the places back when it takes the entry.
-        let places = places(rows.len(), self.capacity);
+        let places = u32::try_from(places(rows.len(), self.capacity)).map_err(|_| DbError::Overloaded)?;
         self.room.try_acquire_many(places).map_err(|_| DbError::Overloaded)?.forget();
         self.entries.send(Entry { rows, queued_at: Instant::now(), reply }).map_err(|_| stopped())?;
         written.await.map_err(|_| stopped())?
@@ -244,7 +244,7 @@ impl<R: GroupRow> Writer<R> {
         let mut next = Some(first);
         while let Some(entry) = next {
             rows += entry.rows.len();
-            self.room.add_permits(places(entry.rows.len(), self.capacity) as usize);
+            self.room.add_permits(places(entry.rows.len(), self.capacity));
             group.push(entry);
             next = if rows < self.max_batch { queue.try_recv().ok() } else { None };
         }
@@ -294,7 +294,7 @@ impl<R: GroupRow> Writer<R> {
 
     fn reply(&self, entry: Entry<R>, result: Result<(), DbError>) {
         let counter = if result.is_ok() { &self.counters.rows } else { &self.counters.failed_rows };
-        counter.fetch_add(entry.rows.len() as u64, Ordering::Relaxed);
+        counter.fetch_add(u64::try_from(entry.rows.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         // A handler whose client went away no longer waits; the row stays, and no URL exists for it.
         let _ = entry.reply.send(result.map(|()| entry.rows));
     }

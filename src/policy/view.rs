@@ -121,7 +121,7 @@ fn serialize_scope<S: Serializer>(scope: &IpScope, serializer: S) -> Result<S::O
 }
 
 /// `"off"` as the file spells it, or bytes a second.
-#[expect(clippy::ref_option, reason = "serde passes references")]
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn serialize_rate<S: Serializer>(rate: &Option<ByteRate>, serializer: S) -> Result<S::Ok, S::Error> {
     match rate {
         None => serializer.serialize_str("off"),
