@@ -65,9 +65,16 @@ class Unfinished {
   /** Each with its key. */
   all() {
     const keys = Array.from({ length: this.storage.length }, (_, index) => this.storage.key(index));
-    return keys
-      .filter((key) => key.startsWith(this.prefix))
-      .map((key) => ({ key: key.slice(this.prefix.length), ...JSON.parse(this.storage.getItem(key)) }));
+    return keys.filter((key) => key.startsWith(this.prefix)).flatMap((key) => this.#read(key));
+  }
+
+  /** The upload under `key`, or none where something else has written there. */
+  #read(key) {
+    try {
+      return [{ key: key.slice(this.prefix.length), ...JSON.parse(this.storage.getItem(key)) }];
+    } catch {
+      return [];
+    }
   }
 
   forget(id) {

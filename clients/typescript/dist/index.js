@@ -295,7 +295,8 @@ var Run = class {
   async #resume() {
     const remembered = await this.#options.store?.getItem(this.#key);
     if (!remembered) return void 0;
-    const { id } = JSON.parse(remembered);
+    const id = idIn(remembered);
+    if (!id) return void 0;
     try {
       return await this.#post(`/${id}/renew`);
     } catch (error) {
@@ -445,6 +446,14 @@ var Run = class {
     return this.#api.call("POST", `/api/v1/uploads${path}`, { ...call, signal: this.#options.signal });
   }
 };
+function idIn(remembered) {
+  try {
+    const { id } = JSON.parse(remembered);
+    return id && encodeURIComponent(id);
+  } catch {
+    return void 0;
+  }
+}
 function isOver(error) {
   const codes = ["not_found", "invalid_state", "policy_withdrawn", "policy_refused", "upload_expired", "upload_mismatch"];
   return error instanceof PresigndError && codes.includes(error.code);

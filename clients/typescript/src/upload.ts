@@ -131,7 +131,8 @@ class Run {
   async #resume(): Promise<UploadGrant | Upload | undefined> {
     const remembered = await this.#options.store?.getItem(this.#key);
     if (!remembered) return undefined;
-    const { id } = JSON.parse(remembered) as Remembered;
+    const id = idIn(remembered);
+    if (!id) return undefined;
     try {
       return await this.#post<UploadGrant>(`/${id}/renew`);
     } catch (error) {
@@ -311,6 +312,16 @@ interface Remembered {
   id: string;
   name: string;
   size: number;
+}
+
+/** The id in what a store gave back, for a path; none, where something else has written there. */
+function idIn(remembered: string): string | undefined {
+  try {
+    const { id } = JSON.parse(remembered) as Partial<Remembered>;
+    return id && encodeURIComponent(id);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Whether the service has said that nothing is left of the upload to go on with. */

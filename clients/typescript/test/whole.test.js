@@ -120,6 +120,10 @@ test("an aborted signal stops it, and the same call goes on with the same upload
   await assertStored(upload, bytesOf(5_000_000));
   const other = await client.upload(file, { method, store });
   assert.notEqual(other.id, first.id, "what is confirmed is not resumed");
+  for (const garbage of ["", "{", "null", "{}", '{"id":"../policies"}']) {
+    store.getItem = () => garbage;
+    assert.equal((await client.upload(fileOf("a.bin", 10), { method, store })).state, "confirmed");
+  }
 
   await assert.rejects(client.upload(file, { method, signal: AbortSignal.abort(reason) }), (error) => error === reason);
 });
