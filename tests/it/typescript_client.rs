@@ -157,7 +157,12 @@ async fn forms(backend: Backend) {
 }
 
 async fn parts(backend: Backend) {
-    let app = TestApp::start_with(&backend, scoped()).await;
+    let mut options = scoped();
+    if backend.kind == BackendKind::SeaweedFs {
+        // Once told of checksums, it demands them again at the end, and lists none that could be sent.
+        options.settings.push_str("\n[s3]\ndeclare_part_checksums = false");
+    }
+    let app = TestApp::start_with(&backend, options).await;
     run(&app, "parts.test.js", &[]);
     app.end().await;
 }
