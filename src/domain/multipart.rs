@@ -107,15 +107,15 @@ impl Service {
         let left = (intent.expires_at - now.trunc_subsecs(0)).to_std().unwrap_or_default();
         let signer = self.sessions.signer(intent.client_network, Access::Upload, document.longest_expiry()).await?;
         let (life, _) = url_end(now, left, &signer);
-        let parts_signer = signer.part_signer(&intent.object_key, multipart.upload_id, now, life)?;
-        let signed = parts.into_iter().map(|AskedPart { number, planned, checksum }| {
+        let part_signer = signer.part_signer(&intent.object_key, multipart.upload_id, now, life)?;
+        let urls = parts.into_iter().map(|AskedPart { number, planned, checksum }| {
             let url = match planned {
-                Some(part) => parts_signer.presign(part, checksum),
+                Some(part) => part_signer.presign(part, checksum),
                 None => signer.presign(&free_part(&intent.object_key, multipart.upload_id, number), now, life)?,
             };
             Ok(SignedPart { number, url })
         });
-        signed.collect()
+        urls.collect()
     }
 
     /// What the store has of the upload: what is left to send after a break is the rest.

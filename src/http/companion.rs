@@ -69,8 +69,8 @@ pub(super) async fn list(
     query: web::Query<KeyQuery>,
 ) -> Result<HttpResponse, ApiError> {
     known(&state, &uploader, id.0, &query.key).await?;
-    let uploaded = state.service.uploaded_parts(&uploader.principal, id.0).await?;
-    let parts = uploaded.parts.iter().map(|part| PartView {
+    let stored = state.service.uploaded_parts(&uploader.principal, id.0).await?;
+    let parts = stored.parts.iter().map(|part| PartView {
         part_number: part.number,
         etag: format!("\"{}\"", part.etag),
         size: part.size,

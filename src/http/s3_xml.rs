@@ -37,8 +37,8 @@ pub(super) async fn create(
 
 /// `GET /u/{capability}/xml/{id}`: `ListParts`, all of them at once.
 pub(super) async fn list(state: web::Data<State>, uploader: Uploader, id: UploadId) -> Result<HttpResponse, ApiError> {
-    let uploaded = state.service.uploaded_parts(&uploader.principal, id.0).await?;
-    let parts = uploaded.parts.iter().map(|part| ListedPart {
+    let stored = state.service.uploaded_parts(&uploader.principal, id.0).await?;
+    let parts = stored.parts.iter().map(|part| ListedPart {
         part_number: part.number.get(),
         etag: format!("\"{}\"", part.etag),
         size: part.size,

@@ -74,20 +74,17 @@ fn spoken(state: &State, uploader: &Uploader, body: &SignBody, id: Option<Intent
     let policy = body.policy.clone().unwrap_or_else(|| uploader.policy.clone());
     let granted = state.service.grant_capability(uploader.caller(), policy, None)?;
     let base = format!("{}/u/{}/xml", state.base_url, granted.token.expose_secret());
-    let url = match id {
-        Some(id) => format!("{base}/{id}"),
-        None => {
-            let mut url =
-                Url::parse(&base).map_err(|error| ApiError::with_detail(ErrorCode::Internal, error.to_string()))?;
-            let name = body.file_name.as_deref().unwrap_or_else(|| proposed_name(&body.key));
-            url.query_pairs_mut().append_pair("uploads", "").append_pair("file_name", name);
-            if let Some(FileSize(size)) = body.size {
-                url.query_pairs_mut().append_pair("size", &size.to_string());
-            }
-            url.into()
-        }
-    };
-    Ok(signed(&url, granted.capability.expires_at))
+    let expires_at = granted.capability.expires_at;
+    if let Some(id) = id {
+        return Ok(signed(&format!("{base}/{id}"), expires_at));
+    }
+    let mut url = Url::parse(&base).map_err(|error| ApiError::with_detail(ErrorCode::Internal, error.to_string()))?;
+    let name = body.file_name.as_deref().unwrap_or_else(|| proposed_name(&body.key));
+    url.query_pairs_mut().append_pair("uploads", "").append_pair("file_name", name);
+    if let Some(FileSize(size)) = body.size {
+        url.query_pairs_mut().append_pair("size", &size.to_string());
+    }
+    Ok(signed(url.as_str(), expires_at))
 }
 
 fn signed(url: &str, expires_at: DateTime<Utc>) -> HttpResponse {

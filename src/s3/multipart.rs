@@ -104,12 +104,10 @@ impl ObjectStore {
             }
             let next = page.next_part_number_marker().and_then(|next| next.parse().ok());
             // Where a marker does not get ahead, neither would the listing.
-            match next.filter(|next| page.is_truncated() == Some(true) && Some(*next) > marker) {
-                Some(next) => marker = Some(next),
-                None => {
-                    parts.sort_by_key(|part| part.number);
-                    return Ok(Some(parts));
-                }
+            marker = next.filter(|next| page.is_truncated() == Some(true) && Some(*next) > marker);
+            if marker.is_none() {
+                parts.sort_by_key(|part| part.number);
+                return Ok(Some(parts));
             }
         }
     }

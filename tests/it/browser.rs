@@ -23,7 +23,7 @@ use crate::{
     clients::{capability, id_in, stored},
     support::{
         AppOptions, Backend, Caller, Program, Suite, TestApp,
-        app::settings,
+        app::{TokenOptions, settings},
         backend::{BackendKind, TestBucket},
         caller::id,
     },
@@ -222,7 +222,7 @@ async fn uppy_6_forms(backend: Backend) {
 async fn uppy_6_signed(backend: Backend) {
     let app = start(&backend).await;
     let alice = app.user("alice");
-    let authorization = format!("Bearer {}", app.token(&Default::default()));
+    let authorization = format!("Bearer {}", app.token(&TokenOptions::default()));
     let sign = json!({ "url": format!("{}/api/v1/sign", app.base()), "authorization": authorization, "sized": true });
     let files = files();
     let count = files.len();
@@ -238,7 +238,7 @@ async fn uppy_6_signed(backend: Backend) {
 async fn uppy_5_forms(backend: Backend) {
     let app = start_unscoped(&backend).await;
     let alice = app.user("alice");
-    let headers = json!({ "authorization": format!("Bearer {}", app.token(&Default::default())) });
+    let headers = json!({ "authorization": format!("Bearer {}", app.token(&TokenOptions::default())) });
     let options = json!({ "endpoint": app.base(), "headers": headers, "shouldUseMultipart": false });
     let job = json!({ "upload": { "options": options, "files": files() } });
     let outcome = Browser::open("uppy.js", "uppy-5/node_modules", &job).outcome();
@@ -266,7 +266,7 @@ async fn active_storage(backend: Backend) {
     }
     arrived(&app, &alice, &outcome, count).await;
 
-    let authorization = format!("Bearer {}", app.token(&Default::default()));
+    let authorization = format!("Bearer {}", app.token(&TokenOptions::default()));
     let upload =
         json!({ "url": format!("{}{path}", app.base()), "authorization": authorization, "files": [files()[1]] });
     let outcome = Browser::open("active-storage.js", "node_modules", &json!({ "upload": upload })).outcome();
@@ -301,7 +301,7 @@ async fn uppy_6_parts(backend: Backend) {
 
 async fn uppy_6_signed_parts(backend: Backend) {
     let app = start(&backend).await;
-    let authorization = format!("Bearer {}", app.token(&Default::default()));
+    let authorization = format!("Bearer {}", app.token(&TokenOptions::default()));
     let sign = json!({ "url": format!("{}/api/v1/sign", app.base()), "authorization": authorization, "sized": true });
     let files = files_for_parts(&[0, 1, 5 << 20, (5 << 20) + 1]);
     let job = json!({ "upload": { "options": { "shouldUseMultipart": true }, "sign": sign, "files": files } });
@@ -319,7 +319,7 @@ async fn uppy_6_signed_parts(backend: Backend) {
 
 async fn uppy_5_parts(backend: Backend) {
     let app = start(&backend).await;
-    let headers = json!({ "authorization": format!("Bearer {}", app.token(&Default::default())) });
+    let headers = json!({ "authorization": format!("Bearer {}", app.token(&TokenOptions::default())) });
     let options = json!({ "endpoint": app.base(), "headers": headers, "shouldUseMultipart": true });
     let files = files_for_parts(&[1, 5 << 20, (5 << 20) + 1, LARGE]);
     let job = json!({ "upload": { "options": options, "files": files } });
@@ -338,7 +338,7 @@ async fn only_upload(app: &TestApp) -> Value {
 async fn cancelled(backend: Backend) {
     let app = start(&backend).await;
     for packages in ["node_modules", "uppy-5/node_modules"] {
-        let headers = json!({ "authorization": format!("Bearer {}", app.token(&Default::default())) });
+        let headers = json!({ "authorization": format!("Bearer {}", app.token(&TokenOptions::default())) });
         let (granted, _) = capability(&app.user("alice"), &json!({})).await;
         let mut options = json!({ "companionEndpoint": granted["url"], "shouldUseMultipart": true });
         if packages != "node_modules" {

@@ -134,7 +134,7 @@ async fn parts(backend: Backend) {
     let alice = app.user("alice");
     let (_, path) = capability(&alice, &json!({})).await;
     let page = app.anonymous();
-    let begin = async || {
+    let create = async || {
         let body = json!({ "filename": "a.bin", "type": "", "metadata": { "relativePath": null, "n": 7 } });
         page.post(&format!("{path}/s3/multipart"), &body).await.expect(StatusCode::OK)
     };
@@ -152,7 +152,7 @@ async fn parts(backend: Backend) {
         page.post(&at(&path, begun, "/complete"), &json!({ "parts": parts })).await
     };
 
-    let begun = begin().await;
+    let begun = create().await;
     let first = send(&begun, 1, &vec![1; 5 * MIB]).await;
     // Not what the sweeper or anybody else but the client could say: it may have more to send.
     let early = alice.post_nothing(&format!("/api/v1/uploads/{}/complete", begun["uploadId"].as_str().unwrap())).await;
@@ -165,7 +165,7 @@ async fn parts(backend: Backend) {
     // Twelve mebibytes have no fourth part: every part but the last has at least five.
     let outside = page.get(&at(&path, &begun, "/4")).await.expect_problem(422, "invalid_request");
     assert_eq!(outside["errors"][0]["rule"], "must be 1 to 3", "{outside}");
-    complete(&begun, &[first.clone()]).await.expect_problem(422, "invalid_request");
+    complete(&begun, std::slice::from_ref(&first)).await.expect_problem(422, "invalid_request");
     let wrong = json!({ "PartNumber": 2, "ETag": first["ETag"] });
     complete(&begun, &[first.clone(), wrong]).await.expect_problem(422, "etag_mismatch");
 
@@ -189,7 +189,7 @@ async fn parts(backend: Backend) {
         assert_eq!(alice.download(&upload).await.bytes, [vec![1; 5 * MIB], vec![2; 3 * MIB]].concat());
     }
 
-    let begun = begin().await;
+    let begun = create().await;
     let mut parts = Vec::new();
     for number in 1..=3 {
         parts.push(send(&begun, number, &vec![1; 5 * MIB]).await);
@@ -199,7 +199,7 @@ async fn parts(backend: Backend) {
     let objects = app.bucket.s3.list_objects_v2().bucket(&app.bucket.bucket).send().await.expect("a listing");
     assert_eq!(objects.key_count(), Some(1), "nothing was made of it");
 
-    let begun = begin().await;
+    let begun = create().await;
     send(&begun, 1, b"12345").await;
     assert_eq!(page.delete(&at(&path, &begun, "")).await.expect(StatusCode::OK), json!({}));
     page.get(&at(&path, &begun, "")).await.expect_problem(409, "invalid_state");

@@ -195,11 +195,11 @@ async fn resumed(backend: Backend) {
     assert_eq!(listed(&alice, &issued).await, [1, 3]);
 
     // Another process of the client knows the id and nothing else. A part may be sent again.
-    let mut etags = send(&alice, &issued, &bytes, &[2, 3]).await;
+    let etags = send(&alice, &issued, &bytes, &[2, 3]).await;
     assert_eq!(listed(&alice, &issued).await, [1, 2, 3]);
     // Quoted as the store says it, and as some clients send it.
-    etags[1] = etags[1].trim_matches('"').to_owned();
-    let parts = json!([{ "part_number": 2, "etag": etags[0] }, { "part_number": 3, "etag": etags[1] }]);
+    let unquoted = etags[1].trim_matches('"');
+    let parts = json!([{ "part_number": 2, "etag": etags[0] }, { "part_number": 3, "etag": unquoted }]);
     alice.post(&path(&issued, "/complete"), &json!({ "parts": parts })).await.expect(StatusCode::OK);
     downloads_as(&alice, &issued, &bytes).await;
     app.end().await;
@@ -305,6 +305,9 @@ async fn no_parts(backend: Backend) {
     app.end().await;
 }
 
+/// What is changed, and how.
+type Tamper<'a> = (&'static str, &'a dyn Fn(&mut Request));
+
 async fn tampered(backend: Backend) {
     let app = start(&backend).await;
     let (alice, bytes) = (app.user("alice").at(HERE), content());
@@ -320,7 +323,6 @@ async fn tampered(backend: Backend) {
     let genuine = request(&signed(&alice, &issued, &[3]).await[0]);
     let others = request(&signed(&alice, &other, &[3]).await[0]);
     let source = format!("/{}/{}", app.bucket.bucket, row(&app, &confirmed).await.verified_key());
-    type Tamper<'a> = (&'static str, &'a dyn Fn(&mut Request));
     let attacks: &[Tamper<'_>] = &[
         ("another part", &|r| r.set_parameter("partNumber", Some("2"))),
         ("a part beyond the plan", &|r| r.set_parameter("partNumber", Some("4"))),
