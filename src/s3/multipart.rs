@@ -46,7 +46,7 @@ pub struct StoredPart {
 /// A multipart upload that is neither completed nor aborted.
 #[derive(Debug, Clone)]
 pub struct OpenMultipart {
-    /// Key that it would write. Not an [`ObjectKey`](crate::model::ObjectKey): others may use the bucket as well.
+    /// Key that it would write. Not an [`ObjectKey`]: others may use the bucket as well.
     pub key: String,
     /// The store's id of it.
     pub upload_id: String,
