@@ -105,7 +105,15 @@ impl FromRequest for Uploader {
                 let principal = Authenticated::extract(&request).await?.0;
                 return Ok(Self { principal, policy: DEFAULT_POLICY.to_owned(), address });
             };
-            let Capability { principal, policy, .. } = state(&request)?.service.capability(token, address)?;
+            let service = &state(&request)?.service;
+            let Capability { principal, policy, .. } = service.capability(token, address)?;
+            // Here, so that no route can forget it: the user's uploads under other policies are none of its business.
+            if request.match_info().get("id").is_some() {
+                let id = UploadId::extract(&request).await?.0;
+                if service.owned_upload(&principal, id).await?.policy != policy {
+                    return Err(ApiError::new(ErrorCode::NotFound));
+                }
+            }
             Ok(Self { principal, policy, address })
         })
     }

@@ -41,8 +41,8 @@ pub(super) async fn sign(
             let part = parts.first().ok_or_else(|| ApiError::with_detail(ErrorCode::Internal, "no part was signed"))?;
             Ok(signed(part.url.url(), part.url.expires_at))
         }
-        ("POST", None, None) => spoken(&state, &uploader, &body, None),
-        ("GET" | "POST" | "DELETE", Some(id), None) => spoken(&state, &uploader, &body, Some(id)),
+        ("POST", None, None) => spoken(&state, &uploader, &body, None).await,
+        ("GET" | "POST" | "DELETE", Some(id), None) => spoken(&state, &uploader, &body, Some(id)).await,
         (received, ..) => {
             let rule =
                 "must be what Uppy's uploader sends: PUT, POST without partNumber, or with uploadId GET or DELETE";
@@ -70,8 +70,16 @@ async fn issue(state: &State, uploader: &Uploader, request: IssueRequest) -> Res
 
 /// The address at which this service speaks the XML that Uppy expects of the store: of the upload `id`, or of one that
 /// is yet to be begun.
-fn spoken(state: &State, uploader: &Uploader, body: &SignBody, id: Option<IntentId>) -> Result<HttpResponse, ApiError> {
-    let policy = body.policy.clone().unwrap_or_else(|| uploader.policy.clone());
+async fn spoken(
+    state: &State,
+    uploader: &Uploader,
+    body: &SignBody,
+    id: Option<IntentId>,
+) -> Result<HttpResponse, ApiError> {
+    let policy = match id {
+        Some(id) => state.service.owned_upload(&uploader.principal, id).await?.policy,
+        None => body.policy.clone().unwrap_or_else(|| uploader.policy.clone()),
+    };
     let granted = state.service.grant_capability(uploader.caller(), policy, None)?;
     let base = format!("{}/u/{}/xml", state.base_url, granted.token.expose_secret());
     let expires_at = granted.capability.expires_at;

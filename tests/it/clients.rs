@@ -283,6 +283,16 @@ async fn capabilities(backend: Backend) {
     let bobs = app.user("bob").issue("a.txt", b"12345", &json!({})).await;
     let theirs = here.post_nothing(&format!("{path}/uploads/{}/complete", id(&bobs))).await;
     theirs.expect_problem(404, "not_found");
+    // Nor for those that the user has under another policy.
+    let other = alice.issue("a.txt", b"12345", &json!({})).await;
+    let (_, of_default) = capability(&alice, &json!({})).await;
+    for (path, status, code) in [(path.as_str(), 404, "not_found"), (&of_default, 409, "upload_incomplete")] {
+        let completed = here.post_nothing(&format!("{path}/uploads/{}/complete", id(&other))).await;
+        completed.expect_problem(status, code);
+    }
+    for call in [format!("xml/{}", id(&other)), format!("s3/multipart/{}?key={}", id(&other), "a")] {
+        assert_eq!(here.get(&format!("{path}/{call}")).await.status, 404, "{call}");
+    }
     here.get(&format!("{path}/api/v1/uploads")).await.expect_problem(404, "route_not_found");
 
     clock.set(clock.now() + TimeDelta::seconds(59));
