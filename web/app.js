@@ -17,7 +17,8 @@ const base = new URL(".", document.baseURI).href;
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) {
-    sessionStorage.setItem(TOKEN, given);
+    // Only where `presignd dev` runs. Anywhere else a link could sign its reader in as the one who sent it.
+    if (["127.0.0.1", "[::1]", "localhost"].includes(location.hostname)) sessionStorage.setItem(TOKEN, given);
     history.replaceState(null, "", location.pathname + location.search);
   }
   return sessionStorage.getItem(TOKEN);
