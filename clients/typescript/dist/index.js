@@ -323,7 +323,8 @@ var Run = class {
         const confirmed = await this.#confirm(0).catch(unless("upload_incomplete"));
         if (confirmed) return confirmed;
       }
-      await (method === "MULTIPART" ? this.#sendParts(again) : this.#sendWhole()).catch(unless("invalid_state"));
+      const sending = method === "MULTIPART" ? this.#sendParts(again) : this.#sendWhole();
+      await sending.catch(unless("invalid_state", "parts_gone"));
       try {
         return await this.#confirm(this.#api.retries.retries);
       } catch (error) {

@@ -163,8 +163,10 @@ class Run {
         const confirmed = await this.#confirm(0).catch(unless("upload_incomplete"));
         if (confirmed) return confirmed;
       }
-      // Confirmed meanwhile, on the word of the store: confirming once more tells what became of it.
-      await (method === "MULTIPART" ? this.#sendParts(again) : this.#sendWhole()).catch(unless("invalid_state"));
+      // Confirmed meanwhile, on the word of the store, or put together by a call that broke off: confirming once more
+      // tells what became of it.
+      const sending = method === "MULTIPART" ? this.#sendParts(again) : this.#sendWhole();
+      await sending.catch(unless("invalid_state", "parts_gone"));
       try {
         return await this.#confirm(this.#api.retries.retries);
       } catch (error) {
