@@ -83,11 +83,13 @@ pub async fn finish(
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let is_api = ["/api/", CAPABILITIES, COMPANION, RAILS].iter().any(|api| response.request().path().starts_with(api));
+    let path = routed_path(response.request());
+    let is_api = ["/api/", CAPABILITIES, COMPANION, RAILS].iter().any(|api| path.starts_with(api));
+    let is_secret = holds_secret(path);
     if is_api && !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    if holds_secret(response.request().path()) {
+    if is_secret {
         // The address is a secret, and a page that a browser is sent on to would be told it.
         response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
@@ -104,6 +106,12 @@ fn request_id(request: &ServiceRequest) -> RequestId {
     RequestId(given.filter(usable).map_or_else(|| Uuid::now_v7().simple().to_string().into(), Rc::from))
 }
 
+/// The path that the route table was asked for. It is not the one that was sent: `/%75/…` leads to `/u/…` as well, and
+/// would pass for harmless.
+fn routed_path(request: &HttpRequest) -> &str {
+    request.match_info().as_str()
+}
+
 /// Whether there may be a secret in the path.
 fn holds_secret(path: &str) -> bool {
     path.starts_with(CALLBACKS) || path.starts_with(CAPABILITIES)
@@ -111,8 +119,9 @@ fn holds_secret(path: &str) -> bool {
 
 /// The path, or only its pattern where there may be a secret in it.
 fn loggable_path(request: &HttpRequest) -> &str {
-    if !holds_secret(request.path()) {
-        return request.path();
+    let path = routed_path(request);
+    if !holds_secret(path) {
+        return path;
     }
     request.app_data::<RoutePattern>().map_or("a secret path", |pattern| pattern.0)
 }
@@ -130,7 +139,7 @@ fn dialect(path: &str) -> Dialect {
 
 fn problem(state: &State, error: &ApiError, request_id: &str, request: &HttpRequest) -> actix_web::HttpResponse {
     let path = loggable_path(request);
-    let dialect = dialect(request.path());
+    let dialect = dialect(routed_path(request));
     if error.code().status().is_server_error() {
         log::error!("request {request_id} to {path} failed: {error}");
     } else {
