@@ -122,7 +122,7 @@ impl Authenticator {
         issuer.verify_signature(&token).await?;
         let times = issuer.rules.times(&claims)?;
         times.check(now)?;
-        let principal = issuer.rules.principal(&claims)?;
+        let principal = issuer.rules.principal(&claims, times)?;
         verified.keep(digest, Verified { issuer: at, keys, times, principal: principal.clone() }).await;
         Ok(principal)
     }

@@ -81,7 +81,7 @@ impl ClaimRules {
     }
 
     /// Validates the claims of a token whose signature is verified (RFC 7519 §4.1), all but its times.
-    pub(super) fn principal(&self, claims: &Claims<'_>) -> Result<Principal, AuthError> {
+    pub(super) fn principal(&self, claims: &Claims<'_>, times: Times) -> Result<Principal, AuthError> {
         if claims.issuer()? != self.issuer {
             return Err(AuthError::UnknownIssuer);
         }
@@ -106,6 +106,7 @@ impl ClaimRules {
             can_upload: allows(&self.scopes.upload).unwrap_or(true),
             can_download: allows(&self.scopes.download).unwrap_or(true),
             can_administer: allows(&self.scopes.admin).unwrap_or(false),
+            authenticated_until: times.until(),
         })
     }
 
@@ -128,6 +129,11 @@ pub(super) struct Times {
 }
 
 impl Times {
+    /// The first instant at which the token is no longer good, leeway included.
+    fn until(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.until).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
     pub(super) fn check(self, now: DateTime<Utc>) -> Result<(), AuthError> {
         let now = now.timestamp_millis();
         // "on or after which the JWT MUST NOT be accepted" (RFC 7519 §4.1.4).

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{Caller, DomainError, Service, TokenKeys};
-use crate::model::{ClientNetwork, Principal, Scope};
+use crate::model::{ClientNetwork, IntentId, Principal, Scope};
 
 /// Gives out and verifies capabilities.
 #[derive(Debug, Clone, Default)]
@@ -20,14 +20,14 @@ pub struct Capabilities {
 /// What a capability is good for: to upload as this user under this policy, from this network, until this instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capability {
-    /// The user, who may upload and nothing else.
+    /// The user, who may upload and nothing else, and whose end is that of the capability.
     pub principal: Principal,
     /// The policy.
     pub policy: String,
     /// The only network that it is good from; none when the policy does not scope.
     pub network: Option<ClientNetwork>,
-    /// Its end.
-    pub expires_at: DateTime<Utc>,
+    /// The only upload that it is good for; none: all of the user's under the policy, and further ones.
+    pub upload: Option<IntentId>,
 }
 
 /// A capability on its way to its holder.
@@ -49,6 +49,8 @@ struct Claims {
     policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload: Option<String>,
     exp: i64,
 }
 
@@ -59,14 +61,15 @@ impl Capabilities {
     }
 
     fn token(&self, capability: &Capability) -> SecretString {
-        let Capability { principal, policy, network, expires_at } = capability;
+        let Capability { principal, policy, network, upload } = capability;
         let claims = Claims {
             iss: principal.issuer.clone(),
             sub: principal.subject.clone(),
             tenant: principal.tenant.clone(),
             policy: policy.clone(),
             network: network.map(|network| network.to_string()),
-            exp: expires_at.timestamp(),
+            upload: upload.map(|upload| upload.to_string()),
+            exp: principal.authenticated_until.timestamp(),
         };
         let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).unwrap_or_default());
         self.keys.sign(&claims, &message(&claims))
@@ -79,7 +82,7 @@ impl Capabilities {
             return None;
         }
         let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
-        let expires_at = DateTime::from_timestamp(claims.exp, 0).filter(|end| now < *end)?;
+        let authenticated_until = DateTime::from_timestamp(claims.exp, 0).filter(|end| now < *end)?;
         let principal = Principal {
             issuer: claims.iss,
             subject: claims.sub,
@@ -87,9 +90,11 @@ impl Capabilities {
             can_upload: true,
             can_download: false,
             can_administer: false,
+            authenticated_until,
         };
         let network = claims.network.map(|network| network.parse()).transpose().ok()?;
-        Some(Capability { principal, policy: claims.policy, network, expires_at })
+        let upload = claims.upload.map(|upload| upload.parse()).transpose().ok()?;
+        Some(Capability { principal, policy: claims.policy, network, upload })
     }
 }
 
@@ -99,7 +104,8 @@ fn message(claims: &str) -> String {
 }
 
 impl Service {
-    /// A capability for the caller, where they are now: for `expires_in`, or as long as the settings allow.
+    /// A capability for the caller, where they are now, to send the caller's `upload` or any: for `expires_in`, or as long
+    /// as the settings allow and the caller is authenticated.
     ///
     /// # Errors
     /// When the caller may not upload, or there is no such policy.
@@ -107,6 +113,7 @@ impl Service {
         &self,
         caller: Caller<'_>,
         policy: String,
+        upload: Option<IntentId>,
         expires_in: Option<Duration>,
     ) -> Result<GrantedCapability, DomainError> {
         caller.require(Scope::Upload)?;
@@ -116,19 +123,29 @@ impl Service {
         };
         let longest = self.capabilities.longest;
         let life = TimeDelta::from_std(expires_in.map_or(longest, |asked| asked.min(longest))).unwrap_or_default();
-        let principal = Principal { can_download: false, can_administer: false, ..caller.principal.clone() };
+        let authenticated_until = (now + life).min(caller.principal.authenticated_until);
+        let principal =
+            Principal { can_download: false, can_administer: false, authenticated_until, ..caller.principal.clone() };
         let network = ClientNetwork::of(caller.address, rules.ip_scope);
-        let capability = Capability { principal, policy, network, expires_at: now + life };
+        let capability = Capability { principal, policy, network, upload };
         Ok(GrantedCapability { token: self.capabilities.token(&capability), capability })
     }
 
-    /// What the capability `token` is good for, now and from `address`.
+    /// What the capability `token` is good for, now and from `address`, in a request about `upload` or about none.
     ///
     /// # Errors
-    /// [`DomainError::CapabilityInvalid`] when it is forged or outdated, and [`DomainError::CapabilityElsewhere`] when it
+    /// [`DomainError::CapabilityInvalid`] when it is forged, outdated, or good for another upload only, and [`DomainError::CapabilityElsewhere`] when it
     /// was given to another network.
-    pub fn capability(&self, token: &str, address: IpAddr) -> Result<Capability, DomainError> {
+    pub fn capability(
+        &self,
+        token: &str,
+        address: IpAddr,
+        upload: Option<IntentId>,
+    ) -> Result<Capability, DomainError> {
         let capability = self.capabilities.verify(token, self.clock.now()).ok_or(DomainError::CapabilityInvalid)?;
+        if capability.upload.is_some() && capability.upload != upload {
+            return Err(DomainError::CapabilityInvalid);
+        }
         match capability.network {
             Some(network) if !network.contains(address) => Err(DomainError::CapabilityElsewhere),
             _ => Ok(capability),
@@ -159,18 +176,21 @@ mod tests {
             can_upload: true,
             can_download: false,
             can_administer: false,
+            authenticated_until: at(2000),
         };
         let network = Some("203.0.113.7/32".parse().unwrap());
-        Capability { principal, policy: "default".to_owned(), network, expires_at: at(2000) }
+        let upload = Some(IntentId::at(at(1000)));
+        Capability { principal, policy: "default".to_owned(), network, upload }
     }
 
     #[test]
     fn what_was_granted_is_read_back_until_its_end() {
         let capabilities = Capabilities::new(keys(), Duration::from_hours(1));
-        let token = capabilities.token(&capability());
+        let capability = capability();
+        let token = capabilities.token(&capability);
         let token = token.expose_secret();
         assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)), "{token}");
-        assert_eq!(capabilities.verify(token, at(1999)), Some(capability()));
+        assert_eq!(capabilities.verify(token, at(1999)), Some(capability));
         assert_eq!(capabilities.verify(token, at(2000)), None);
     }
 

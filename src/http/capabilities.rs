@@ -31,12 +31,12 @@ pub(super) async fn grant(
     }
     let policy = policy.unwrap_or_else(|| DEFAULT_POLICY.to_owned());
     let expires_in = expires_in.map(|seconds| Duration::from_secs(seconds.into()));
-    let granted = state.service.grant_capability(user.at(address), policy, expires_in)?;
+    let granted = state.service.grant_capability(user.at(address), policy, None, expires_in)?;
     Ok(HttpResponse::Created().json(GrantedView {
         url: format!("{}/u/{}", state.base_url, granted.token.expose_secret()),
         policy: &granted.capability.policy,
         client_network: granted.capability.network,
-        expires_at: granted.capability.expires_at,
+        expires_at: granted.capability.principal.authenticated_until,
     }))
 }
 

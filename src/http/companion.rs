@@ -16,12 +16,12 @@ use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{JsonBody, UploadId, Uploader},
     parts::{ClaimedPartBody, PARTS_BODY},
-    uploads::checked,
+    uploads::{checked, checked_metadata},
 };
 use crate::{
     db::UploadIntent,
     domain::{Claim, Confirmer, DomainError, IssueRequest, PartsRequest, SignedPart, UploadTarget},
-    model::{ContentType, FileName, IntentId, Metadata, PartNumber, UploadMethod},
+    model::{ContentType, FileName, IntentId, PartNumber, UploadMethod},
 };
 
 /// The least life of a part's URL: the client may have other files to send before it begins.
@@ -56,6 +56,7 @@ pub(super) async fn create(
         serde_json::Value::String(text) => (name, text),
         other => (name, other.to_string()),
     });
+    let metadata = metadata.filter_map(carried).collect();
     let begun = begin(&state, &uploader, described(&uploader, filename, r#type, metadata)?).await?;
     let (key, upload_id) = (begun.object_key.as_str(), begun.id);
     Ok(HttpResponse::Ok().json(CreatedView { key, upload_id, bucket: &begun.bucket }))
@@ -240,11 +241,16 @@ pub(super) async fn sts(_uploader: Uploader) -> Result<HttpResponse, ApiError> {
 /// What the query of [`params`] asks for.
 fn asked(uploader: &Uploader, mut query: BTreeMap<String, String>) -> Result<IssueRequest, ApiError> {
     let (filename, r#type) = (query.remove("filename"), query.remove("type"));
-    let metadata = query.into_iter().filter_map(|(name, value)| {
+    let metadata = metadata_of(query).filter_map(carried).collect();
+    described(uploader, filename.unwrap_or_default(), r#type, metadata)
+}
+
+/// The entries `metadata[<name>]` of a query.
+pub(super) fn metadata_of(query: BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+    query.into_iter().filter_map(|(name, value)| {
         let name = name.strip_prefix("metadata[")?.strip_suffix(']')?.to_owned();
         Some((name, value))
-    });
-    described(uploader, filename.unwrap_or_default(), r#type, metadata)
+    })
 }
 
 /// An upload of a file of unknown size, as Uppy describes it.
@@ -252,16 +258,13 @@ pub(super) fn described(
     uploader: &Uploader,
     filename: String,
     r#type: Option<String>,
-    metadata: impl Iterator<Item = (String, String)>,
+    metadata: BTreeMap<String, String>,
 ) -> Result<IssueRequest, ApiError> {
     let mut errors = Vec::new();
     let original_file_name = checked(&mut errors, "filename", filename, FileName::parse);
     let r#type = r#type.filter(|text| !text.is_empty());
     let content_type = r#type.and_then(|text| checked(&mut errors, "type", text, str::parse::<ContentType>));
-    let metadata = Metadata::parse(metadata.filter_map(carried).collect()).unwrap_or_else(|(name, invalid)| {
-        errors.push(FieldError::new(format!("metadata[{name}]"), invalid));
-        Metadata::default()
-    });
+    let metadata = checked_metadata(&mut errors, metadata, |name| format!("metadata[{name}]"));
     match original_file_name {
         Some(original_file_name) if errors.is_empty() => Ok(IssueRequest {
             original_file_name,

@@ -106,13 +106,14 @@ impl FromRequest for Uploader {
                 return Ok(Self { principal, policy: DEFAULT_POLICY.to_owned(), address });
             };
             let service = &state(&request)?.service;
-            let Capability { principal, policy, .. } = service.capability(token, address)?;
+            let about = request.match_info().get("id").is_some();
+            let id = if about { Some(UploadId::extract(&request).await?.0) } else { None };
+            let Capability { principal, policy, .. } = service.capability(token, address, id)?;
             // Here, so that no route can forget it: the user's uploads under other policies are none of its business.
-            if request.match_info().get("id").is_some() {
-                let id = UploadId::extract(&request).await?.0;
-                if service.owned_upload(&principal, id).await?.policy != policy {
-                    return Err(ApiError::new(ErrorCode::NotFound));
-                }
+            if let Some(id) = id
+                && service.owned_upload(&principal, id).await?.policy != policy
+            {
+                return Err(ApiError::new(ErrorCode::NotFound));
             }
             Ok(Self { principal, policy, address })
         })

@@ -7,11 +7,13 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, dev::Payload, ht
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiError, ErrorCode, State,
-    companion::{PartBody, begin, complete_parts, described},
+    ApiError, ErrorCode, FieldError, State,
+    companion::{PartBody, begin, complete_parts, described, metadata_of},
     extract::{UploadId, Uploader, read_body},
     parts::PARTS_BODY,
+    uploads::FileSize,
 };
+use crate::domain::IssueRequest;
 
 /// The media type, spelt exactly as clients compare it.
 const CONTENT_TYPE: &str = "application/xml";
@@ -24,11 +26,16 @@ pub(super) async fn create(
     query: web::Query<BTreeMap<String, String>>,
 ) -> Result<HttpResponse, ApiError> {
     let mut query = query.into_inner();
+    let file_size = query
+        .remove("size")
+        .map(|size| FileSize::parse(&size))
+        .transpose()
+        .map_err(|rule| ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new("size", rule)]))?;
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let name = query.remove("file_name").unwrap_or_default();
-    let described = described(&uploader, name, content_type.map(str::to_owned), std::iter::empty())?;
-    let size = query.get("size").and_then(|size| size.parse().ok());
-    let issued = begin(&state, &uploader, crate::domain::IssueRequest { file_size: size, ..described }).await?;
+    let described = described(&uploader, name, content_type.map(str::to_owned), metadata_of(query).collect())?;
+    let file_size = file_size.map(|size| size.0);
+    let issued = begin(&state, &uploader, IssueRequest { file_size, ..described }).await?;
     Ok(body(
         HttpResponse::Ok(),
         &Initiated { bucket: &issued.bucket, key: issued.object_key.as_str(), upload_id: issued.id.to_string() },

@@ -17,13 +17,16 @@ use super::{
     ApiError, ErrorCode, FieldError, State,
     companion::sign_parts,
     extract::{JsonBody, Uploader},
-    uploads::{CallbackView, FileSize, Headers, checked},
+    uploads::{CallbackView, FileSize, Headers, checked, checked_metadata},
 };
 use crate::{
     domain::{DomainError, IssueRequest, IssuedUpload, UploadTarget},
-    model::{ContentType, FileName, IntentId, Metadata, UploadMethod},
+    model::{ContentType, FileName, IntentId, UploadMethod},
     policy::Refusal,
 };
+
+/// The life of an address at which this service speaks XML. Uppy asks for a fresh one before every request.
+const SPOKEN_LIFE: Duration = Duration::from_mins(5);
 
 /// `POST /api/v1/sign`
 pub(super) async fn sign(
@@ -41,8 +44,8 @@ pub(super) async fn sign(
             let part = parts.first().ok_or_else(|| ApiError::with_detail(ErrorCode::Internal, "no part was signed"))?;
             Ok(signed(part.url.url(), part.url.expires_at))
         }
-        ("POST", None, None) => spoken(&state, &uploader, &body, None).await,
-        ("GET" | "POST" | "DELETE", Some(id), None) => spoken(&state, &uploader, &body, Some(id)).await,
+        ("POST", None, None) => beginning(&state, &uploader, &body.object(&uploader)?),
+        ("GET" | "POST" | "DELETE", Some(id), None) => continuing(&state, &uploader, id).await,
         (received, ..) => {
             let rule =
                 "must be what Uppy's uploader sends: PUT, POST without partNumber, or with uploadId GET or DELETE";
@@ -68,31 +71,37 @@ async fn issue(state: &State, uploader: &Uploader, request: IssueRequest) -> Res
     }
 }
 
-/// The address at which this service speaks the XML that Uppy expects of the store: of the upload `id`, or of one that
-/// is yet to be begun.
-async fn spoken(
-    state: &State,
-    uploader: &Uploader,
-    body: &SignBody,
-    id: Option<IntentId>,
-) -> Result<HttpResponse, ApiError> {
-    let policy = match id {
-        Some(id) => state.service.owned_upload(&uploader.principal, id).await?.policy,
-        None => body.policy.clone().unwrap_or_else(|| uploader.policy.clone()),
-    };
-    let granted = state.service.grant_capability(uploader.caller(), policy, None)?;
-    let base = format!("{}/u/{}/xml", state.base_url, granted.token.expose_secret());
-    let expires_at = granted.capability.expires_at;
-    if let Some(id) = id {
-        return Ok(signed(&format!("{base}/{id}"), expires_at));
-    }
+/// The address at which an upload in parts is begun, in the XML that Uppy expects of the store.
+fn beginning(state: &State, uploader: &Uploader, request: &IssueRequest) -> Result<HttpResponse, ApiError> {
+    let (base, expires_at) = spoken(state, uploader, request.policy.clone(), None)?;
     let mut url = Url::parse(&base).map_err(|error| ApiError::with_detail(ErrorCode::Internal, error.to_string()))?;
-    let name = body.file_name.as_deref().unwrap_or_else(|| proposed_name(&body.key));
-    url.query_pairs_mut().append_pair("uploads", "").append_pair("file_name", name);
-    if let Some(FileSize(size)) = body.size {
+    url.query_pairs_mut().append_pair("uploads", "").append_pair("file_name", request.original_file_name.as_str());
+    if let Some(size) = request.file_size {
         url.query_pairs_mut().append_pair("size", &size.to_string());
     }
+    for (name, value) in request.metadata.iter() {
+        url.query_pairs_mut().append_pair(&format!("metadata[{name}]"), value);
+    }
     Ok(signed(url.as_str(), expires_at))
+}
+
+/// The address at which an upload in parts is listed, completed and aborted.
+async fn continuing(state: &State, uploader: &Uploader, id: IntentId) -> Result<HttpResponse, ApiError> {
+    let policy = state.service.owned_upload(&uploader.principal, id).await?.policy;
+    let (base, expires_at) = spoken(state, uploader, policy, Some(id))?;
+    Ok(signed(&format!("{base}/{id}"), expires_at))
+}
+
+/// Where this service speaks XML with the uploader, and until when.
+fn spoken(
+    state: &State,
+    uploader: &Uploader,
+    policy: String,
+    upload: Option<IntentId>,
+) -> Result<(String, DateTime<Utc>), ApiError> {
+    let granted = state.service.grant_capability(uploader.caller(), policy, upload, Some(SPOKEN_LIFE))?;
+    let base = format!("{}/u/{}/xml", state.base_url, granted.token.expose_secret());
+    Ok((base, granted.capability.principal.authenticated_until))
 }
 
 fn signed(url: &str, expires_at: DateTime<Utc>) -> HttpResponse {
@@ -126,10 +135,8 @@ impl SignBody {
         let content_type = self.content_type.filter(|text| !text.is_empty());
         let content_type =
             content_type.and_then(|text| checked(&mut errors, "contentType", text, str::parse::<ContentType>));
-        let metadata = Metadata::parse(self.metadata.unwrap_or_default()).unwrap_or_else(|(name, invalid)| {
-            errors.push(FieldError::new(format!("metadata.{name}"), invalid));
-            Metadata::default()
-        });
+        let metadata =
+            checked_metadata(&mut errors, self.metadata.unwrap_or_default(), |name| format!("metadata.{name}"));
         match original_file_name {
             Some(original_file_name) if errors.is_empty() => Ok(IssueRequest {
                 original_file_name,

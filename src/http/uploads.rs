@@ -173,10 +173,8 @@ impl IssueUploadBody {
         let checksum_sha256 = self
             .checksum_sha256
             .and_then(|text| checked(&mut errors, "checksum_sha256", text, Sha256Digest::from_base64));
-        let metadata = Metadata::parse(self.metadata.unwrap_or_default()).unwrap_or_else(|(name, invalid)| {
-            errors.push(FieldError::new(format!("metadata.{name}"), invalid));
-            Metadata::default()
-        });
+        let metadata = self.metadata.unwrap_or_default();
+        let metadata = checked_metadata(&mut errors, metadata, |name| format!("metadata.{name}"));
         let form_return = form_return(state, self.success_action_redirect.as_deref()).unwrap_or_else(|error| {
             errors.extend(error.into_fields());
             None
@@ -216,6 +214,18 @@ pub(super) fn checked<T>(
     }
 }
 
+/// `entries` as metadata; `field` names the one at fault.
+pub(super) fn checked_metadata(
+    errors: &mut Vec<FieldError>,
+    entries: BTreeMap<String, String>,
+    field: impl FnOnce(&str) -> String,
+) -> Metadata {
+    Metadata::parse(entries).unwrap_or_else(|(name, invalid)| {
+        errors.push(FieldError::new(field(&name), invalid));
+        Metadata::default()
+    })
+}
+
 fn invalid_field(field: &str, invalid: Invalid) -> ApiError {
     ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new(field, invalid)])
 }
@@ -224,6 +234,14 @@ fn invalid_field(field: &str, invalid: Invalid) -> ApiError {
 /// clients send.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FileSize(pub(super) u64);
+
+impl FileSize {
+    /// Decimal digits, and nothing that `parse` would take beside them, such as a sign.
+    pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
+        let bytes = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+        bytes.map(Self).ok_or_else(|| Invalid::new("must be a whole number of bytes"))
+    }
+}
 
 impl<'de> Deserialize<'de> for FileSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -241,10 +259,7 @@ impl<'de> Deserialize<'de> for FileSize {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<FileSize, E> {
-                // `parse` alone would take "+5" as well.
-                let digits = text.bytes().all(|b| b.is_ascii_digit());
-                let bytes = text.parse().ok().filter(|_| digits);
-                bytes.map(FileSize).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                FileSize::parse(text).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
 

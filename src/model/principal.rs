@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
+
 /// What a token may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -38,6 +40,8 @@ pub struct Principal {
     pub can_download: bool,
     /// Whether the token carries the scope configured for administration. Never true unless one is configured.
     pub can_administer: bool,
+    /// When the token ends: nothing that is given to its holder in exchange may stand for the user any longer.
+    pub authenticated_until: DateTime<Utc>,
 }
 
 impl Principal {

@@ -515,6 +515,7 @@ mod tests {
             can_upload: false,
             can_download: true,
             can_administer: false,
+            authenticated_until: chrono::DateTime::<chrono::Utc>::MAX_UTC,
         };
         let owned = ("https://a", "alice", Some("acme"));
         let private = ("https://a", "alice", None);

@@ -258,6 +258,7 @@ mod tests {
             can_upload: true,
             can_download: true,
             can_administer: false,
+            authenticated_until: now(),
         }
     }
 

@@ -22,6 +22,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     let embedded = &[BackendKind::Embedded];
     suite.on(embedded, "a_capability_is_good_for_its_user_policy_network_and_time", capabilities);
     suite.on(embedded, "what_cannot_be_held_to_a_limit_is_refused", refusals);
+    suite.on(embedded, "an_address_to_speak_xml_is_good_for_one_upload_and_for_minutes", spoken);
     // A process of its own cannot share the embedded database.
     suite.on(&[BackendKind::Rgw], "no_capability_shows_in_the_log", log);
 }
@@ -303,6 +304,19 @@ async fn capabilities(backend: Backend) {
     let (longest, _) = capability(&app.user("alice"), &json!({ "expires_in": 1_000_000 })).await;
     let end = longest["expires_at"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     assert!(end <= clock.now() + TimeDelta::hours(1), "{longest}");
+    // Nor does it stand for its user when their token, good for an hour and a leeway, no longer does.
+    let (carol, token_end) = (app.user("carol"), clock.now() + TimeDelta::minutes(61));
+    clock.set(clock.now() + TimeDelta::minutes(50));
+    let (short, path) = capability(&carol, &json!({})).await;
+    let end = short["expires_at"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    assert!(end < token_end, "{short}");
+    let sts = format!("{path}/s3/sts");
+    app.anonymous().get(&sts).await.expect_problem(400, "credentials_not_given");
+    clock.set(end);
+    app.anonymous().get(&sts).await.expect_problem(401, "capability_invalid");
+    carol.get("/api/v1/uploads").await.expect_problem(401, "token_invalid");
+
+    let alice = app.user("alice");
     let unknown = alice.post("/api/v1/capabilities", &json!({ "policy": "nobodys" })).await;
     assert_eq!(unknown.expect_problem(422, "invalid_request")["errors"][0]["field"], "policy");
     alice.post("/api/v1/capabilities", &json!({ "expires_in": 0 })).await.expect_problem(422, "invalid_request");
@@ -326,6 +340,48 @@ async fn refusals(backend: Backend) {
     app.end().await;
 }
 
+async fn spoken(backend: Backend) {
+    let clock = Clock::manual(Clock::System.now());
+    let policies = "[policy.default]\nmethods = [\"multipart\"]\n";
+    let options = AppOptions { clock: clock.clone(), policies: Some(policies.to_owned()), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let (alice, page) = (app.user("alice"), app.anonymous());
+    let sign = async |body: Value| {
+        let signed = alice.post("/api/v1/sign", &body).await.expect(StatusCode::OK);
+        signed["url"].as_str().unwrap().strip_prefix(&app.base()).expect("an address here").to_owned()
+    };
+    let begin = async || {
+        let metadata = json!({ "name": "the case", "case": "42" });
+        let body = json!({ "method": "POST", "key": "a.txt", "size": "6000000", "metadata": &metadata });
+        let begun = page.post_nothing(&sign(body).await).await;
+        assert_eq!(begun.status, StatusCode::OK, "{begun:?}");
+        let text = begun.text();
+        let (_, rest) = text.split_once("<UploadId>").expect("an id");
+        let id = rest.split_once("</UploadId>").expect("its end").0.to_owned();
+        let issued = alice.get(&format!("/api/v1/uploads/{id}")).await.expect(StatusCode::OK);
+        assert_eq!((&issued["metadata"], &issued["file_size"]), (&metadata, &json!(6_000_000)), "{issued}");
+        id
+    };
+    let (first, second) = (begin().await, begin().await);
+    let list = sign(json!({ "method": "GET", "key": "a.txt", "uploadId": first })).await;
+    assert_eq!(page.get(&list).await.status, StatusCode::OK);
+    for other in [list.replace(&first, &second), list.replace(&format!("xml/{first}"), "s3/params?filename=a.txt")] {
+        let refused = page.get(&other).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
+    }
+    clock.set(clock.now() + TimeDelta::minutes(5));
+    assert_eq!(page.get(&list).await.status, StatusCode::UNAUTHORIZED);
+
+    let begin = sign(json!({ "method": "POST", "key": "a.txt", "size": 5 })).await;
+    let refused = page.post_nothing(&begin.replace("size=5", "size=%2B5")).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{refused:?}");
+    assert!(refused.text().contains("size must be a whole number of bytes"), "{refused:?}");
+    let metadata = json!({ "method": "POST", "key": "a.txt", "metadata": { "Case": "42" } });
+    let refused = alice.post("/api/v1/sign", &metadata).await.expect_problem(422, "invalid_request");
+    assert_eq!(refused["errors"][0]["field"], "metadata.Case", "{refused}");
+    app.end().await;
+}
+
 async fn log(backend: Backend) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (database, bucket) = (backend.database().await, backend.bucket(folder.path()).await);
@@ -338,9 +394,18 @@ async fn log(backend: Backend) {
     program.wait_ready();
     let (_, path) = capability(&program.user("alice"), &json!({})).await;
     let anybody = program.anonymous();
-    for path in
-        [format!("{path}/s3/params?filename=a.txt"), format!("{path}/s3/sts"), format!("{path}/nothing"), path.clone()]
-    {
+    for path in {
+        // The last leads to the same route, and looks like another.
+        let disguised = path.replacen("/u/", "/%75/", 1);
+        [
+            format!("{path}/s3/params?filename=a.txt"),
+            format!("{path}/s3/sts"),
+            format!("{path}/nothing"),
+            path.clone(),
+            format!("{disguised}/s3/sts"),
+            format!("{disguised}/nothing"),
+        ]
+    } {
         Reply::of(anybody.request(Method::GET, &path)).await;
     }
     program.terminate();

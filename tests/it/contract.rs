@@ -575,7 +575,9 @@ async fn in_parts(judge: &mut Judge, alice: &Caller, anybody: &Caller, capabilit
     let url = sign(judge, json!({ "method": "GET", "key": "a", "uploadId": id })).await;
     let listed = judge.call(200, Method::GET, path, anybody.request(Method::GET, &url)).await.text();
     assert!(listed.contains("<PartNumber>1</PartNumber>") && listed.contains("<Size>5</Size>"), "{listed}");
-    judge.call(404, Method::GET, path, anybody.request(Method::GET, &url.replace(id, NOBODYS))).await;
+    judge.call(401, Method::GET, path, anybody.request(Method::GET, &url.replace(id, NOBODYS))).await;
+    let (_, capability) = crate::clients::capability(alice, &json!({})).await;
+    judge.call(404, Method::GET, path, anybody.request(Method::GET, &format!("{capability}/xml/{NOBODYS}"))).await;
     let url = sign(judge, json!({ "method": "POST", "key": "a", "uploadId": id })).await;
     judge.call(400, Method::POST, path, post(&url).body("<CompleteMultipartUpload>")).await;
     let xml = format!(
@@ -587,7 +589,8 @@ async fn in_parts(judge: &mut Judge, alice: &Caller, anybody: &Caller, capabilit
     judge.call(409, Method::DELETE, path, anybody.request(Method::DELETE, &url)).await;
     let other = alice.post("/s3/multipart", &json!({ "filename": "c.bin" })).await.expect(reqwest::StatusCode::OK);
     let other = other["uploadId"].as_str().unwrap();
-    judge.call(204, Method::DELETE, path, anybody.request(Method::DELETE, &url.replace(id, other))).await;
+    let url = sign(judge, json!({ "method": "DELETE", "key": "a", "uploadId": other })).await;
+    judge.call(204, Method::DELETE, path, anybody.request(Method::DELETE, &url)).await;
 }
 
 async fn downloads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use aws_sdk_s3::primitives::ByteStream;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
 use futures_util::{StreamExt as _, future::join_all, stream};
 use presignd::{
@@ -174,6 +174,7 @@ impl<'a> Stage<'a> {
             can_upload: true,
             can_download: true,
             can_administer: false,
+            authenticated_until: DateTime::<Utc>::MAX_UTC,
         };
         let sweeper = Sweeper::new(service.clone(), &settings);
         Self { app, service, sweeper, owner, clock, seed, rng: Rng::with_seed(seed), uploads: Vec::new() }

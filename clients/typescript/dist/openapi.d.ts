@@ -1703,7 +1703,10 @@ export interface components {
             url: string;
             policy: string;
             client_network: components["schemas"]["ClientNetwork"];
-            /** Format: date-time */
+            /**
+             * Format: date-time
+             * @description Its end, which is never later than that of the token that it was asked for with.
+             */
             expires_at: string;
         };
         CompanionForm: {
@@ -3772,6 +3775,15 @@ export interface operations {
                  * @example 262144000
                  */
                 size?: number;
+                /**
+                 * @description What to store along with it, as the page has told it.
+                 * @example {
+                 *       "case": "42"
+                 *     }
+                 */
+                metadata?: {
+                    [key: string]: string;
+                };
             };
             header?: never;
             path: {

@@ -343,6 +343,7 @@ async fn minted_tokens_are_accepted_until_they_expire() {
             can_upload: true,
             can_download: false,
             can_administer: true,
+            authenticated_until: now() + TimeDelta::hours(1) + TimeDelta::seconds(30),
         })
     );
     clock.set(now() + TimeDelta::hours(1) + TimeDelta::seconds(30));
