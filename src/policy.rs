@@ -9,6 +9,7 @@
 //! upload.expires_in = "5m"             # whole seconds, "1s" to "7d"
 //! upload.min_rate = "off"              # or "64KiB/s": longer for files that take longer at that speed
 //! upload.max_expires_in = "7d"         # at most this long, whatever the speed
+//! upload.renew_within = "7d"           # how long after its issue an upload may be renewed, "1s" to "30d"
 //! download.expires_in = "60s"          # the same as upload.expires_in
 //! min_size = 0                         # bytes, or with a unit
 //! max_size = "100MiB"                  # up to "5GiB", what S3 takes in one request

@@ -145,6 +145,18 @@ impl Service {
         Ok(PartColumns::of(upload_id, plan, has_checksums))
     }
 
+    /// Refuses to let more be sent, where no plan says how long the parts are and there is more of them than was promised.
+    /// The store holds a part to no length then, so this is what keeps it from being filled by one upload.
+    pub(super) async fn refuse_excess(&self, intent: &UploadIntent) -> Result<(), DomainError> {
+        let Some(MultipartUpload { plan: None, upload_id, .. }) = intent.multipart() else { return Ok(()) };
+        let parts = self.store.parts(&intent.object_key, upload_id).await?.unwrap_or_default();
+        let size = total(&chosen_parts(parts, &[]));
+        if size <= intent.size_promise().largest().bytes() {
+            return Ok(());
+        }
+        Err(DomainError::Mismatched(vec![size_mismatch(intent, size)]))
+    }
+
     /// Gives up what was begun for an upload that is not recorded. Best effort: the sweeper does the same.
     pub(super) async fn forget_parts(&self, key: &ObjectKey, upload_id: &str) {
         if let Err(error) = self.store.abort_multipart(key.as_str(), upload_id).await {
@@ -313,11 +325,15 @@ fn refuse_other_file(intent: &UploadIntent, claimed: &[ClaimedPart], parts: &[St
     if let Some(small) = all_but_last.iter().find(|part| part.size < PartPlan::SMALLEST_PART.bytes()) {
         return refuse("must be of at least 5 MiB but for the last", small.number.get().into());
     }
-    let size = parts.iter().map(|part| part.size).fold(0, u64::saturating_add);
+    let size = total(parts);
     if intent.size_promise().admits(size) {
         return Ok(());
     }
     Err(DomainError::Mismatched(vec![size_mismatch(intent, size)]))
+}
+
+fn total(parts: &[StoredPart]) -> u64 {
+    parts.iter().map(|part| part.size).fold(0, u64::saturating_add)
 }
 
 /// The request for a part whose length is the client's to choose.

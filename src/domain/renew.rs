@@ -45,6 +45,10 @@ impl Service {
         let document = self.policies.current();
         let rules =
             document.policy(&intent.policy, now).ok_or_else(|| DomainError::PolicyWithdrawn(intent.policy.clone()))?;
+        if (now - intent.created_at).to_std().is_ok_and(|age| age > rules.upload_renew_within) {
+            return Err(DomainError::Expired);
+        }
+        self.refuse_excess(&intent).await?;
         let file = FileRequest {
             file_size: intent.size_promise(),
             content_type: &intent.content_type,

@@ -132,8 +132,15 @@ impl Timeline {
 }
 
 /// Settings that count only where they are not the default, because intents carry versions from before there were any.
-const LATER_SETTINGS: [&str; 6] =
-    ["upload.min_rate", "upload.max_expires_in", "upload.multipart_above", "upload.part_size", "sniff", "inspection"];
+const LATER_SETTINGS: [&str; 7] = [
+    "upload.min_rate",
+    "upload.max_expires_in",
+    "upload.renew_within",
+    "upload.multipart_above",
+    "upload.part_size",
+    "sniff",
+    "inspection",
+];
 
 /// Hashes one line per setting and period. No name or value can hold a line break.
 fn version(policies: &BTreeMap<String, Timeline>) -> String {
@@ -266,6 +273,7 @@ upload.expires_in = "20m"
             "confirm.grace = \"2h\"",
             "upload.min_rate = \"64KiB/s\"",
             "upload.max_expires_in = \"1d\"",
+            "upload.renew_within = \"1d\"",
             "sniff = \"reject\"",
             "inspection = \"required\"",
         ];

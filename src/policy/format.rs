@@ -246,6 +246,7 @@ impl Reader<'_> {
             "upload.expires_in" => self.set(&mut rules.upload_expires_in, key, value, expires_in),
             "upload.min_rate" => self.set(&mut rules.upload_min_rate, key, value, min_rate),
             "upload.max_expires_in" => self.set(&mut rules.upload_max_expires_in, key, value, expires_in),
+            "upload.renew_within" => self.set(&mut rules.upload_renew_within, key, value, renew_within),
             "upload.multipart_above" => {
                 self.set(&mut rules.multipart_above, key, value, |value| size(value, 0, Rules::MAX_SINGLE_SIZE));
             }
@@ -320,6 +321,10 @@ fn described(value: &DeValue<'_>) -> String {
 
 fn expires_in(value: &DeValue<'_>) -> Result<Duration, String> {
     seconds(value, Duration::from_secs(1)..=Rules::MAX_EXPIRES_IN)
+}
+
+fn renew_within(value: &DeValue<'_>) -> Result<Duration, String> {
+    seconds(value, Duration::from_secs(1)..=Rules::MAX_RENEW_WITHIN)
 }
 
 fn min_rate(value: &DeValue<'_>) -> Result<Option<ByteRate>, String> {
@@ -427,6 +432,10 @@ mod tests {
                 "upload.max_expires_in = \"4m\"",
                 "upload.max_expires_in: upload.expires_in (5m) must be at most upload.max_expires_in (4m)",
             ),
+            (
+                "upload.renew_within = \"0s\"",
+                "upload.renew_within: must be whole seconds from 1s to 30days, not \"0s\"",
+            ),
             ("confirm.grace = \"31d\"", "confirm.grace: must be whole seconds from 0s to 30days, not \"31d\""),
             (
                 "max_size = 5368709121",
@@ -515,8 +524,8 @@ checksum = "required"
 checksum = "required"
 schedule = []
 "#;
-        let settings = "methods, upload.expires_in, upload.min_rate, upload.max_expires_in, upload.multipart_above, \
-                        upload.part_size, download.expires_in, min_size, max_size, content_types, key, readers, \
+        let settings = "methods, upload.expires_in, upload.min_rate, upload.max_expires_in, upload.renew_within, \
+                        upload.multipart_above, upload.part_size, download.expires_in, min_size, max_size, content_types, key, readers, \
                         ip_scope, checksum, delivery, confirm.grace, sniff, inspection";
         assert_eq!(
             problems(text),
@@ -613,6 +622,7 @@ methods = ["put", "multipart"]
 upload.expires_in = "6d"
 upload.min_rate = "64KiB/s"
 upload.max_expires_in = "7d"
+upload.renew_within = "30d"
 upload.multipart_above = "1GiB"
 upload.part_size = "64MiB"
 min_size = 1
@@ -641,6 +651,7 @@ v6 = 48
                 "upload.expires_in = 6days",
                 "upload.min_rate = 64KiB/s",
                 "upload.max_expires_in = 7days",
+                "upload.renew_within = 30days",
                 "upload.multipart_above = 1GiB",
                 "upload.part_size = 64MiB",
                 "download.expires_in = 1s",

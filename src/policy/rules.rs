@@ -18,6 +18,9 @@ pub struct Rules {
     pub upload_min_rate: Option<ByteRate>,
     /// A bound on what `upload_min_rate` leads to: at least `upload_expires_in`, at most [`Rules::MAX_EXPIRES_IN`].
     pub upload_max_expires_in: Duration,
+    /// How long after its issue an upload may still be renewed: 1 second to [`Rules::MAX_RENEW_WITHIN`]. Without a bound,
+    /// parts that nobody ever puts together could be kept for ever.
+    pub upload_renew_within: Duration,
     /// Where the policy has multipart: the size in bytes above which it is chosen unless the client asks for another
     /// method. At most [`Rules::MAX_SINGLE_SIZE`], above which nothing else is possible.
     pub multipart_above: ByteSize,
@@ -61,18 +64,21 @@ impl Rules {
     /// What is added to the time that a file takes at `upload_min_rate`: for connecting, and for a client's clock that
     /// makes it start late.
     pub const TRANSFER_MARGIN: Duration = Duration::from_mins(1);
+    /// A bound on how long an upload can be kept open.
+    pub const MAX_RENEW_WITHIN: Duration = Duration::from_hours(30 * 24);
     /// A bound on the grace, because every open upload is a row that the sweeper looks at.
     pub const MAX_CONFIRM_GRACE: Duration = Duration::from_hours(30 * 24);
 
     /// Every setting by its key in the file with its value as the file could spell it: what is compared, and what a
     /// version is made of.
-    pub(super) fn settings(&self) -> [(&'static str, String); 18] {
+    pub(super) fn settings(&self) -> [(&'static str, String); 19] {
         let min_rate = self.upload_min_rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
         [
             ("methods", join(&self.methods)),
             ("upload.expires_in", humantime::format_duration(self.upload_expires_in).to_string()),
             ("upload.min_rate", min_rate),
             ("upload.max_expires_in", humantime::format_duration(self.upload_max_expires_in).to_string()),
+            ("upload.renew_within", humantime::format_duration(self.upload_renew_within).to_string()),
             ("upload.multipart_above", self.multipart_above.to_string()),
             ("upload.part_size", self.part_size.to_string()),
             ("download.expires_in", humantime::format_duration(self.download_expires_in).to_string()),
@@ -98,6 +104,7 @@ impl Default for Rules {
             upload_expires_in: Duration::from_mins(5),
             upload_min_rate: None,
             upload_max_expires_in: Self::MAX_EXPIRES_IN,
+            upload_renew_within: Duration::from_hours(7 * 24),
             multipart_above: ByteSize::from_bytes(100 << 20),
             part_size: ByteSize::from_bytes(8 << 20),
             download_expires_in: Duration::from_mins(1),

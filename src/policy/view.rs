@@ -55,6 +55,7 @@ struct UploadRulesView {
     #[serde(serialize_with = "serialize_rate")]
     min_rate: Option<ByteRate>,
     max_expires_in: u64,
+    renew_within: u64,
     multipart_above: u64,
     part_size: u64,
 }
@@ -92,6 +93,7 @@ impl<'a> RulesView<'a> {
                 expires_in: rules.upload_expires_in.as_secs(),
                 min_rate: rules.upload_min_rate,
                 max_expires_in: rules.upload_max_expires_in.as_secs(),
+                renew_within: rules.upload_renew_within.as_secs(),
                 multipart_above: rules.multipart_above.bytes(),
                 part_size: rules.part_size.bytes(),
             },
@@ -156,6 +158,7 @@ upload.min_rate = "64KiB/s"
                 "expires_in": 300,
                 "min_rate": "off",
                 "max_expires_in": 604_800,
+                "renew_within": 604_800,
                 "multipart_above": 104_857_600,
                 "part_size": 8_388_608,
             },

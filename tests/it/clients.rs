@@ -195,6 +195,9 @@ async fn parts(backend: Backend) {
     for number in 1..=3 {
         parts.push(send(&begun, number, &vec![1; 5 * MIB]).await);
     }
+    let renew = format!("/api/v1/uploads/{}/renew", begun["uploadId"].as_str().unwrap());
+    let excess = alice.post_nothing(&renew).await.expect_problem(422, "upload_mismatch");
+    assert_eq!(excess["errors"][0]["expected"], "at most 12582912", "{excess}");
     let large = complete(&begun, &parts).await.expect_problem(422, "upload_mismatch");
     assert_eq!(large["errors"][0]["expected"], "at most 12582912", "{large}");
     let objects = app.bucket.s3.list_objects_v2().bucket(&app.bucket.bucket).send().await.expect("a listing");

@@ -30,6 +30,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("types_are_guessed_and_names_made_safe", names_and_types);
     suite.everywhere("expires_in_only_shortens", expires_in);
     suite.everywhere("renewing_follows_the_client_and_the_policy_of_today", renew);
+    suite.on(&[BackendKind::Embedded], "an_upload_is_renewed_for_as_long_as_its_policy_lets_it", renew_within);
     suite.everywhere("lists_show_own_uploads_page_by_page", list);
     suite.everywhere("an_idempotency_key_leads_to_one_upload", idempotency);
     suite.everywhere("requests_at_once_with_one_idempotency_key_make_one_upload", idempotency_at_once);
@@ -387,6 +388,25 @@ async fn renew(backend: Backend) {
     assert_eq!(fields(&refused), ["file_size"]);
     app.change_policies(POLICIES).await;
     here.post_nothing(&path).await.expect_problem(409, "policy_withdrawn");
+    app.end().await;
+}
+
+async fn renew_within(backend: Backend) {
+    let clock = Clock::manual(Clock::System.now());
+    let policies = "[policy.default]\nmethods = [\"put\"]\nupload.renew_within = \"1h\"\n";
+    let options = AppOptions { clock: clock.clone(), policies: Some(policies.to_owned()), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let issued = app.user("alice").issue("a.txt", b"12345", &json!({})).await;
+    let path = format!("/api/v1/uploads/{}/renew", id(&issued));
+    for minutes in [50, 10] {
+        clock.set(clock.now() + TimeDelta::minutes(minutes));
+        app.user("alice").post_nothing(&path).await.expect(StatusCode::OK);
+    }
+    clock.set(clock.now() + TimeDelta::seconds(1));
+    let alice = app.user("alice");
+    alice.post_nothing(&path).await.expect_problem(410, "upload_expired");
+    // What was handed out before holds.
+    alice.complete(&issued).await.expect_problem(409, "upload_incomplete");
     app.end().await;
 }
 

@@ -103,7 +103,8 @@ export interface paths {
         put?: never;
         /**
          * Get a fresh URL for an own upload
-         * @description For an upload that is still `issued`, also after its URL has expired, until it can no longer be confirmed. Same
+         * @description For an upload that is still `issued`, also after its URL has expired, until it can no longer be confirmed, and within
+         *     the `renew_within` of its policy. Same
          *     upload, same object key, same method; expiry and network are those of today's policy and of this request's
          *     client. A multipart upload keeps the parts that were sent. Needs the scope for uploads, where one is configured.
          */
@@ -1655,6 +1656,8 @@ export interface components {
             min_rate: "off" | number;
             /** @description A bound in seconds on what `min_rate` leads to. */
             max_expires_in: number;
+            /** @description How long after its issue, in seconds, an upload may still be renewed. */
+            renew_within: number;
             /**
              * Format: int64
              * @description Where `methods` has `multipart`, the size in bytes above which it is chosen by itself.
@@ -2593,7 +2596,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `upload_expired`: the upload was not confirmed in time. */
+            /** @description `upload_expired`: the upload was not confirmed in time, or it is older than its policy lets it be renewed. */
             410: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2608,7 +2611,8 @@ export interface operations {
             415: components["responses"]["UnsupportedMediaType"];
             /**
              * @description `policy_refused`: today's policy does not allow this file any more. `invalid_request`: a field of the body breaks
-             *     a rule.
+             *     a rule. `upload_mismatch`: of a file of unknown size, more was sent in parts than it may have; its state stays
+             *     `issued` until it ends.
              */
             422: {
                 headers: {
