@@ -34,7 +34,7 @@ pub use confirm::{Claim, Confirmer, SniffCounts};
 pub use deliver::{DownloadRequest, IssuedDownload};
 pub use disposition::{Disposition, content_disposition};
 pub use drift::{DriftCounts, DriftEvent, DriftKind, DriftOptions, Finding};
-pub use error::{BrokenRule, DomainError, Mismatch};
+pub use error::{BrokenRule, DomainError, MOST_BROKEN_RULES, Mismatch};
 pub use events::{EventCounts, MAX_RECORDS, Notification, NotificationError, StoreEvent};
 pub use form_return::FormReturn;
 pub use inspect::{Inspection, InspectionStatus, Inspector};
@@ -95,8 +95,12 @@ pub struct Caller<'a> {
 
 impl Caller<'_> {
     fn require(&self, scope: Scope) -> Result<(), DomainError> {
-        if self.principal.has(scope) { Ok(()) } else { Err(DomainError::ScopeMissing(scope)) }
+        require(self.principal, scope)
     }
+}
+
+fn require(principal: &Principal, scope: Scope) -> Result<(), DomainError> {
+    if principal.has(scope) { Ok(()) } else { Err(DomainError::ScopeMissing(scope)) }
 }
 
 /// When a URL signed now will end: what the policy and the request allow, but never later than the credentials that

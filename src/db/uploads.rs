@@ -134,7 +134,7 @@ pub struct MultipartUpload<'a> {
 impl UploadIntent {
     /// The multipart upload, if that is the method.
     pub fn multipart(&self) -> Option<MultipartUpload<'_>> {
-        let PartColumns { multipart_upload_id, part_size, has_part_checksums, .. } = &self.parts;
+        let PartColumns { multipart_upload_id, part_size, has_part_checksums } = &self.parts;
         let (upload_id, has_checksums) = (multipart_upload_id.as_deref()?, (*has_part_checksums)?);
         let plan = |size: &ByteSize| PartPlan::with_part_size(self.file_size.bytes(), size.bytes());
         let plan = part_size.as_ref().map(plan).transpose().ok()?;

@@ -1,6 +1,6 @@
 //! Aborting: the owner gives an upload up.
 
-use super::{DomainError, Service};
+use super::{DomainError, Service, require};
 use crate::{
     db::{Outcome, SettledVia, Settlement, UploadIntent},
     model::{IntentEvent, IntentId, Principal, Scope},
@@ -13,9 +13,7 @@ impl Service {
     /// # Errors
     /// When the caller does not own it or it is settled otherwise, or the database or the store cannot serve now.
     pub async fn abort_upload(&self, principal: &Principal, id: IntentId) -> Result<UploadIntent, DomainError> {
-        if !principal.has(Scope::Upload) {
-            return Err(DomainError::ScopeMissing(Scope::Upload));
-        }
+        require(principal, Scope::Upload)?;
         let intent = self.owned_upload(principal, id).await?;
         let settlement = Settlement {
             event: IntentEvent::Abort,

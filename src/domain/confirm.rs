@@ -9,7 +9,7 @@ use std::{
 use aws_lc_rs::rand;
 use serde_json::json;
 
-use super::{ClaimedPart, DomainError, Mismatch, Service, sniff};
+use super::{ClaimedPart, DomainError, Mismatch, Service, require, sniff};
 use crate::{
     db::{Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject},
     model::{
@@ -280,8 +280,10 @@ impl Service {
 
     async fn upload_for(&self, id: IntentId, confirmer: Confirmer<'_>) -> Result<UploadIntent, DomainError> {
         match confirmer {
-            Confirmer::Owner(principal) if principal.has(Scope::Upload) => self.owned_upload(principal, id).await,
-            Confirmer::Owner(_) => Err(DomainError::ScopeMissing(Scope::Upload)),
+            Confirmer::Owner(principal) => {
+                require(principal, Scope::Upload)?;
+                self.owned_upload(principal, id).await
+            }
             Confirmer::Token(token) => {
                 self.callback_tokens.verify(token, id, self.clock.now())?;
                 self.database.upload(id).await?.ok_or(DomainError::NotFound)

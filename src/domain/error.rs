@@ -107,6 +107,16 @@ pub enum DomainError {
     Signing(#[from] SigningError),
 }
 
+impl DomainError {
+    /// Whether the client has not sent everything yet, as far as can be seen.
+    pub(super) const fn is_unfinished(&self) -> bool {
+        matches!(self, Self::Incomplete | Self::PartsMissing(_) | Self::PartsGone)
+    }
+}
+
+/// Broken rules told at once: who sends thousands of wrong values does not read thousands of sentences.
+pub const MOST_BROKEN_RULES: usize = 20;
+
 /// A field of a request that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokenRule {

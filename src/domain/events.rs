@@ -114,9 +114,7 @@ impl Service {
             Ok(upload) if upload.state == IntentState::Inspecting => Ok(Outcome::Pending),
             Ok(_) => Ok(Outcome::Confirmed),
             Err(DomainError::Mismatched(_)) => Ok(Outcome::Rejected),
-            Err(DomainError::Incomplete | DomainError::PartsMissing(_) | DomainError::PartsGone) => {
-                Ok(Outcome::Pending)
-            }
+            Err(error) if error.is_unfinished() => Ok(Outcome::Pending),
             Err(DomainError::Expired | DomainError::InvalidState(_) | DomainError::NotFound) => Ok(Outcome::Ignored),
             Err(error) => Err(error),
         }

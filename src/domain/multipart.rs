@@ -3,11 +3,13 @@
 //! Clients get URLs for nothing but the parts. The multipart upload is begun, completed and given up by the service
 //! itself, so nobody else can make an object of the parts, whatever conditions the store honours.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry};
 
 use chrono::SubsecRound as _;
 
-use super::{BrokenRule, Caller, DomainError, Service, confirm::size_mismatch, url_end};
+use super::{
+    BrokenRule, Caller, DomainError, Service, confirm::size_mismatch, error::MOST_BROKEN_RULES, require, url_end,
+};
 use crate::{
     db::{MultipartUpload, PartColumns, UploadIntent},
     model::{
@@ -16,9 +18,6 @@ use crate::{
     s3::{Access, MultipartAttributes, StoredPart},
     signing::{Method, PresignRequest, PresignedUrl},
 };
-
-/// Broken rules told at once: who sends thousands of wrong numbers does not read thousands of sentences.
-const MOST_RULES: usize = 20;
 
 /// Missing parts named at once.
 const MOST_MISSING: usize = 20;
@@ -123,9 +122,7 @@ impl Service {
     /// # Errors
     /// When `principal` does not own it, it has no parts or is settled, or the store cannot be asked now.
     pub async fn uploaded_parts(&self, principal: &Principal, id: IntentId) -> Result<UploadedParts, DomainError> {
-        if !principal.has(Scope::Upload) {
-            return Err(DomainError::ScopeMissing(Scope::Upload));
-        }
+        require(principal, Scope::Upload)?;
         let intent = self.owned_upload(principal, id).await?;
         let multipart = open_multipart(&intent)?;
         let parts = self.store.parts(&intent.object_key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
@@ -207,54 +204,43 @@ impl Service {
 impl PartsRequest {
     /// The parts of the plan that are asked for, with the digests that they shall have.
     fn planned(&self, multipart: &MultipartUpload<'_>) -> Result<Vec<AskedPart<'_>>, DomainError> {
-        let most = usize::from(PartNumber::MAX);
-        let mut broken = Vec::new();
-        if self.part_numbers.is_empty() || self.part_numbers.len() > most {
-            let rule = format!("must be 1 to {most} numbers");
-            broken.push(BrokenRule {
-                field: "part_numbers".to_owned(),
-                rule,
-                received: self.part_numbers.len().into(),
-            });
-            return Err(DomainError::BrokenRules(broken));
+        let (count, most) = (self.part_numbers.len(), usize::from(PartNumber::MAX));
+        if !(1..=most).contains(&count) {
+            let (field, rule) = ("part_numbers".to_owned(), format!("must be 1 to {most} numbers"));
+            return Err(DomainError::BrokenRules(vec![BrokenRule { field, rule, received: count.into() }]));
         }
-        let mut asked: HashMap<u64, usize> = HashMap::with_capacity(self.part_numbers.len());
-        let mut parts = Vec::with_capacity(self.part_numbers.len());
-        for (at, number) in self.part_numbers.iter().enumerate() {
-            let mut refuse = |field: String, rule: String| {
-                broken.push(BrokenRule { field, rule, received: (*number).into() });
-            };
-            let checksum = self.checksums_sha256.get(number);
-            match PartNumber::new(*number).filter(|number| number.get() <= multipart.most_parts) {
-                None => refuse(format!("part_numbers[{at}]"), format!("must be 1 to {}", multipart.most_parts)),
-                Some(_) if asked.insert(*number, at).is_some() => {
-                    refuse(format!("part_numbers[{at}]"), "must not be repeated".to_owned());
+        let mut broken = Vec::new();
+        let mut refuse = |number: u64, field: String, rule: &str| {
+            if broken.len() < MOST_BROKEN_RULES {
+                broken.push(BrokenRule { field, rule: rule.to_owned(), received: number.into() });
+            }
+        };
+        let outside = format!("must be 1 to {}", multipart.most_parts);
+        let mut asked = HashSet::with_capacity(count);
+        let mut parts = Vec::with_capacity(count);
+        for (at, &number) in self.part_numbers.iter().enumerate() {
+            let checksum = self.checksums_sha256.get(&number);
+            match PartNumber::new(number).filter(|number| number.get() <= multipart.most_parts) {
+                None => refuse(number, format!("part_numbers[{at}]"), &outside),
+                Some(_) if !asked.insert(number) => {
+                    refuse(number, format!("part_numbers[{at}]"), "must not be repeated");
                 }
                 Some(_) if multipart.has_checksums && checksum.is_none() => {
-                    let rule = "must be given: every part of this upload needs its SHA-256, base64".to_owned();
-                    refuse(format!("checksums_sha256.{number}"), rule);
+                    let rule = "must be given: every part of this upload needs its SHA-256, base64";
+                    refuse(number, format!("checksums_sha256.{number}"), rule);
                 }
                 Some(number) => {
                     let planned = multipart.plan.and_then(|plan| plan.part(number));
                     parts.push(AskedPart { number, planned, checksum });
                 }
             }
-            if broken.len() == MOST_RULES {
-                return Err(DomainError::BrokenRules(broken));
-            }
         }
-        for number in self.checksums_sha256.keys() {
-            let rule = if !multipart.has_checksums {
-                "must be left out: this upload was not issued with part_checksums"
-            } else if !asked.contains_key(number) {
-                "must be of a part in part_numbers"
-            } else {
-                continue;
-            };
-            let field = format!("checksums_sha256.{number}");
-            broken.push(BrokenRule { field, rule: rule.to_owned(), received: (*number).into() });
-            if broken.len() == MOST_RULES {
-                break;
+        for &number in self.checksums_sha256.keys() {
+            if !multipart.has_checksums {
+                let rule = "must be left out: this upload was not issued with part_checksums";
+                refuse(number, format!("checksums_sha256.{number}"), rule);
+            } else if !asked.contains(&number) {
+                refuse(number, format!("checksums_sha256.{number}"), "must be of a part in part_numbers");
             }
         }
         if broken.is_empty() { Ok(parts) } else { Err(DomainError::BrokenRules(broken)) }

@@ -167,7 +167,7 @@ impl Sweeper {
             Err(DomainError::Expired) => self.progress().expired(),
             // Given up by its owner meanwhile.
             Err(DomainError::InvalidState(_)) => {}
-            Err(DomainError::Incomplete | DomainError::PartsMissing(_) | DomainError::PartsGone) => {
+            Err(error) if error.is_unfinished() => {
                 let now = self.service.clock.now();
                 let next = now + pause(expires_at, now);
                 // The look that decides comes as soon as it can.

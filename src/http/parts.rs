@@ -9,19 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{Authenticated, ClientAddress, JsonBody, UploadId},
-    uploads::Headers,
+    uploads::{Headers, json_body},
 };
 use crate::{
-    domain::{ClaimedPart, PartsRequest, SignedPart, UploadedParts},
+    domain::{ClaimedPart, MOST_BROKEN_RULES, PartsRequest, SignedPart, UploadedParts},
     model::{ETag, PartNumber, Sha256Digest},
     s3::StoredPart,
 };
 
 /// What bodies that name every part may have at least, in bytes: 10,000 digests with their numbers, and room for spaces.
 pub(super) const PARTS_BODY: usize = 2 << 20;
-
-/// Broken rules told at once.
-const MOST_RULES: usize = 20;
 
 /// `POST /api/v1/uploads/{id}/parts`
 pub(super) async fn sign(
@@ -33,12 +30,9 @@ pub(super) async fn sign(
 ) -> Result<HttpResponse, ApiError> {
     let parts = state.service.sign_parts(user.at(address), id.0, &body.value.validate()?).await?;
     let urls: usize = parts.iter().map(|part| part.url.url().len()).sum();
-    let mut body = Vec::with_capacity(urls + 160 * parts.len());
     let view = SignedPartsView { parts: parts.iter().map(SignedPartView::from).collect() };
-    match serde_json::to_writer(&mut body, &view) {
-        Ok(()) => Ok(HttpResponse::Ok().content_type(ContentType::json()).body(body)),
-        Err(error) => Err(ApiError::with_detail(ErrorCode::Internal, error.to_string())),
-    }
+    let body = json_body(&view, urls + 160 * parts.len())?;
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(body))
 }
 
 /// `GET /api/v1/uploads/{id}/parts`
@@ -66,7 +60,7 @@ impl SignPartsBody {
                 (Ok(_), Err(invalid)) => errors.push(FieldError::new(field(), invalid).with_received(checksum)),
                 (Err(_), _) => errors.push(FieldError::new(field(), "must be named by the number of a part")),
             }
-            if errors.len() == MOST_RULES {
+            if errors.len() == MOST_BROKEN_RULES {
                 break;
             }
         }
@@ -103,7 +97,7 @@ impl ClaimedPartBody {
                 }
                 (_, Err(invalid)) => errors.push(FieldError::new(format!("parts[{at}].etag"), invalid)),
             }
-            if errors.len() == MOST_RULES {
+            if errors.len() == MOST_BROKEN_RULES {
                 break;
             }
         }
