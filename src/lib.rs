@@ -9,7 +9,7 @@
 //! | 3 | `domain` |
 //! | 2 | `db`, `s3`, `auth`, `scanner` |
 //! | 1 | `signing`, `policy` |
-//! | 0 | `model`, `config`, `clock` |
+//! | 0 | `model`, `config`, `clock`, `outgoing` |
 
 pub mod app;
 pub mod auth;
@@ -22,6 +22,7 @@ pub mod dev;
 pub mod domain;
 pub mod http;
 pub mod model;
+pub mod outgoing;
 pub mod policy;
 pub mod s3;
 pub mod scanner;

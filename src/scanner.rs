@@ -2,7 +2,6 @@
 //! are such services.
 
 use std::{
-    error::Error as _,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,9 +19,12 @@ use reqwest::{
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
-use crate::config::{
-    InspectionConfig, Problem,
-    inspection::{InspectionMode, VerdictConfig},
+use crate::{
+    config::{
+        InspectionConfig, Problem,
+        inspection::{InspectionMode, VerdictConfig},
+    },
+    outgoing,
 };
 
 /// Verdicts are short.
@@ -92,11 +94,7 @@ impl Scanner {
             value.set_sensitive(true);
             Ok(value)
         };
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("presignd/", env!("CARGO_PKG_VERSION")))
-            .timeout(config.timeout)
-            // Files are for the configured scanner, not for wherever that points on to.
-            .redirect(reqwest::redirect::Policy::none())
+        let client = outgoing::client(config.timeout)
             .build()
             .map_err(|error| problem("url", format!("no client can be made: {error}")))?;
         Ok(Self {
@@ -166,7 +164,7 @@ impl Scanner {
             Some(authorization) => request.header(AUTHORIZATION, authorization.clone()),
             None => request,
         };
-        let mut response = request.send().await.map_err(no_answer)?;
+        let mut response = request.send().await.map_err(|error| ScanError::NoAnswer(outgoing::describe(&error)))?;
         let status = response.status();
         if self.config.infected_statuses.contains(&status.as_u16()) {
             return Ok(Finding::Infected);
@@ -176,7 +174,9 @@ impl Scanner {
         }
         let Some(verdict) = &self.config.verdict else { return Ok(Finding::Clean) };
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(no_answer)? {
+        while let Some(piece) =
+            response.chunk().await.map_err(|error| ScanError::NoAnswer(outgoing::describe(&error)))?
+        {
             if body.len().saturating_add(piece.len()) > MAX_BODY_BYTES {
                 return Err(ScanError::NoVerdict);
             }
@@ -196,19 +196,6 @@ fn finding(verdict: &VerdictConfig, body: &[u8]) -> Option<Finding> {
     } else {
         None
     }
-}
-
-/// The causes, of which reqwest tells the useful ones last, without the URL: it may hold what is nobody's business.
-fn no_answer(error: reqwest::Error) -> ScanError {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    ScanError::NoAnswer(text)
 }
 
 #[cfg(test)]

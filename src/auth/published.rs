@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    error::Error as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,7 +22,7 @@ use tokio::{
 };
 
 use super::{AuthError, jwks::JwkSet, keys::VerificationKey};
-use crate::clock::Clock;
+use crate::{clock::Clock, outgoing};
 
 /// The shortest time between two fetches from one issuer. Anybody can send tokens with made-up key ids: without this
 /// they could make the service flood the issuer. Issuers publish a key well before they sign with it, so the wait
@@ -80,7 +79,7 @@ struct Fetching {
 /// Why no keys were fetched.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("{}", with_causes(.0))]
+    #[error("{}", outgoing::describe(.0))]
     Http(#[from] reqwest::Error),
     #[error("the answer was {0} instead of 200")]
     Status(StatusCode),
@@ -107,7 +106,7 @@ impl PublishedKeys {
         let shared = Arc::new(Shared {
             issuer,
             url,
-            client: http_client()?,
+            client: outgoing::client(FETCH_TIMEOUT).build()?,
             algorithms,
             clock,
             keys: ArcSwapOption::empty(),
@@ -284,37 +283,9 @@ impl Shared {
     }
 }
 
-fn http_client() -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .user_agent(concat!("presignd/", env!("CARGO_PKG_VERSION")))
-        .timeout(FETCH_TIMEOUT)
-        // The configured URL was checked to be HTTPS; where it points on to was not.
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-}
-
 /// Whether less than `span` has passed since `start`. A clock that was set back counts as time passed: waiting for it
 /// to catch up could take for ever.
 fn within(start: DateTime<Utc>, now: DateTime<Utc>, span: Duration) -> bool {
     let passed = now - start;
     passed >= TimeDelta::zero() && passed.to_std().is_ok_and(|passed| passed < span)
-}
-
-/// The message and its causes, of which reqwest tells the useful ones last, without the URL: query strings may hold
-/// what is nobody's business.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() {
-        "the request timed out".to_owned()
-    } else if error.is_connect() {
-        "cannot connect".to_owned()
-    } else {
-        "the request failed".to_owned()
-    };
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -25,6 +25,7 @@ use x509_cert::{
 use crate::{
     clock::Clock,
     config::events::{SnsConfig, TopicArn},
+    outgoing,
 };
 
 /// The most bytes of a message that are read: 256 KiB of text, which JSON may escape.
@@ -195,14 +196,7 @@ impl SnsVerifier {
                 ))
             }
         };
-        let client = Client::builder()
-            .user_agent(concat!("presignd/", env!("CARGO_PKG_VERSION")))
-            .timeout(TIME_LIMIT)
-            .https_only(true)
-            // The host was checked; where it points on to was not.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(SnsSetupError::HttpClient)?;
+        let client = outgoing::client(TIME_LIMIT).https_only(true).build().map_err(SnsSetupError::HttpClient)?;
         let sns = Sns { client, requests: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)), runtime };
         Ok(Self { topics: config.topics.clone().into(), certificates, sns, clock })
     }
@@ -315,12 +309,12 @@ impl Sns {
         let request = self.client.get(url);
         let answered = self.runtime.spawn(async move {
             let _turn = turn;
-            let mut response = request.send().await.map_err(|error| described(&error))?;
+            let mut response = request.send().await.map_err(|error| outgoing::describe(&error))?;
             if response.status() != StatusCode::OK {
                 return Err(format!("it answered {}", response.status().as_u16()));
             }
             let mut answer = Vec::new();
-            while let Some(piece) = response.chunk().await.map_err(|error| described(&error))? {
+            while let Some(piece) = response.chunk().await.map_err(|error| outgoing::describe(&error))? {
                 if answer.len() + piece.len() > MAX_ANSWER_BYTES {
                     return Err("its answer is too long".to_owned());
                 }
@@ -330,18 +324,6 @@ impl Sns {
         });
         answered.await.map_err(|_| unavailable("the service is stopping"))?.map_err(SnsError::Unavailable)
     }
-}
-
-/// Without the URL, which may hold the token of a subscription.
-fn described(error: &reqwest::Error) -> String {
-    let what = if error.is_timeout() {
-        "no answer in time"
-    } else if error.is_connect() {
-        "no connection"
-    } else {
-        "the answer broke off"
-    };
-    what.to_owned()
 }
 
 impl SigningCertificate {

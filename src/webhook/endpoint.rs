@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use reqwest::{
     Client, Response, StatusCode, Url,
     header::{CONTENT_TYPE, RETRY_AFTER},
-    redirect,
 };
 
 use super::{
@@ -17,6 +16,7 @@ use super::{
 use crate::{
     config::{WebhooksConfig, webhooks::WebhookEndpointConfig},
     db::ClaimedDelivery,
+    outgoing,
 };
 
 /// How much of an answer's body is read: enough for what receivers usually say, so that the connection can be used
@@ -46,7 +46,7 @@ pub(super) struct Answer {
 pub(super) enum SendError {
     #[error("not sent: {0}")]
     Refused(#[from] AddressRefused),
-    #[error("{}", with_causes(.0))]
+    #[error("{}", describe(.0))]
     Http(#[from] reqwest::Error),
 }
 
@@ -62,14 +62,10 @@ impl Endpoint {
         for key in &config.keys {
             keys.push(key.load()?.ok_or_else(unusable)?);
         }
-        let client = Client::builder()
-            .user_agent(concat!("presignd/", env!("CARGO_PKG_VERSION")))
+        let client = outgoing::client(all.timeout)
             .dns_resolver(guard.clone())
             // A proxy would connect to wherever it likes.
             .no_proxy()
-            // Where a redirect leads, nobody configured.
-            .redirect(redirect::Policy::none())
-            .timeout(all.timeout)
             .pool_max_idle_per_host(all.concurrency)
             .build()?;
         Ok(Self { name: config.name.clone(), url, keys: SigningKeys::new(&keys), guard, client })
@@ -127,26 +123,16 @@ fn parse_retry_after(text: &str, now: DateTime<Utc>) -> Option<Duration> {
     }
 }
 
-/// The message and its causes, of which reqwest tells the useful ones last, without the URL.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() {
-        "no answer in time".to_owned()
-    } else if error.is_connect() {
-        "cannot connect".to_owned()
-    } else {
-        "the request failed".to_owned()
-    };
+/// A refused address is found by the resolver, deep inside: nothing around it says more.
+fn describe(error: &reqwest::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Found by the resolver, deep inside: nothing around it says more.
         if let Some(refused) = error.downcast_ref::<AddressRefused>() {
             return SendError::Refused(*refused).to_string();
         }
-        text.push_str(": ");
-        text.push_str(&error.to_string());
         cause = error.source();
     }
-    text
+    outgoing::describe(error)
 }
 
 #[cfg(test)]
