@@ -5,7 +5,8 @@
 // PAGE is a script of this folder and MODULES the folder of packages that it is bundled with. The first line of standard
 // input is a job: `upload` is what the page is told, and `pauses` are requests to hold back, each by its method, a part
 // of its URL and its turn among those. Each line of standard output is JSON: `{"paused": n}` when the pause n has been
-// reached, and at the end what the page says. A paused request goes on after a line on standard input.
+// reached, and at the end what the page says. A paused request goes on after a line on standard input; one that is a
+// `reload` does not: once the page has kept what it needs, it is loaded again and told to go on.
 
 import { createServer } from 'node:http'
 import { createInterface } from 'node:readline'
@@ -56,12 +57,19 @@ try {
     const { pathname } = new URL(response.url())
     requests.push({ method: response.request().method(), path: pathname, status: response.status() })
   })
-  for (const [number, { method, url, turn }] of (job.pauses ?? []).entries()) {
+  let goOn
+  const reloaded = new Promise((resolve) => (goOn = resolve))
+  for (const [number, { method, url, turn, reload }] of (job.pauses ?? []).entries()) {
     let seen = 0
     await page.route(
       (address) => address.href.includes(url),
       async (route) => {
         if (route.request().method() === method && ++seen === turn) {
+          if (reload) {
+            await page.waitForFunction(() => window.kept())
+            await page.reload()
+            return goOn(page.evaluate((upload) => window.resume(upload), job.upload))
+          }
           say({ paused: number })
           await nextLine()
         }
@@ -70,7 +78,11 @@ try {
     )
   }
   await page.goto(`http://127.0.0.1:${server.address().port}/`)
-  const outcome = await page.evaluate((upload) => window.upload(upload), job.upload)
+  const uploaded = page.evaluate((upload) => window.upload(upload), job.upload)
+  const isReloaded = job.pauses?.some(({ reload }) => reload)
+  // A page that is loaded again never says what came of the first time.
+  if (isReloaded) uploaded.catch(() => {})
+  const outcome = await (isReloaded ? reloaded : uploaded)
   // What a page sends when it gives up is not waited for by it.
   while (outcome.cancelled && !requests.some(({ method }) => method === 'DELETE')) await setTimeout(50)
   say({ ...outcome, requests })

@@ -31,6 +31,8 @@ use crate::{
 
 const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
 
+const PAGE_FILES: [&str; 4] = ["active-storage.js", "files.js", "uppy-reload.js", "uppy.js"];
+
 /// Longer than any line takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
@@ -73,6 +75,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&real, "uppy_5_uploads_parts_with_a_token", uppy_5_parts);
     suite.on(&real, "what_uppy_cancels_leaves_nothing", cancelled);
     suite.on(&real, "uppy_goes_on_after_a_part_whose_url_had_expired", expired);
+    suite.on(&real, "uppy_goes_on_after_its_page_was_reloaded", reloaded);
     suite.on(&real, "uppy_goes_on_with_a_service_that_was_restarted", restarted);
     // Scoped to a network, as no URL for a browser can be on Ceph RGW.
     suite.on(&[BackendKind::SeaweedFs], "uppy_6_is_refused_with_a_capability_that_is_not_its_own", refused);
@@ -93,7 +96,7 @@ impl Browser {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Apart, because Node looks for packages beside the program, and the bundler would find those first.
         let [driver, pages] = ["driver", "pages"].map(|name| folder.path().join(name));
-        for (place, files) in [(&driver, &["drive.mjs"][..]), (&pages, &["active-storage.js", "files.js", "uppy.js"])] {
+        for (place, files) in [(&driver, &["drive.mjs"][..]), (&pages, &PAGE_FILES[..])] {
             std::fs::create_dir(place).expect("a folder");
             for file in files {
                 std::fs::copy(Path::new(PAGES).join(file), place.join(file)).expect("a copy");
@@ -386,6 +389,35 @@ async fn expired(backend: Backend) {
         .iter()
         .filter(|request| request["method"] == "PUT" && request["status"] == 200);
     assert_eq!(arrived.count(), 4, "{outcome}");
+    app.end().await;
+}
+
+async fn reloaded(backend: Backend) {
+    let app = start(&backend).await;
+    let (granted, _) = capability(&app.user("alice"), &json!({})).await;
+    let alice = app.user("alice");
+    // Uppy 5 sends several parts at once: of those on their way when the page goes, nobody there sees the answer, and what
+    // has not arrived is sent again.
+    for (packages, known, most) in
+        [("node_modules", "companionEndpoint", 4), ("uppy-5/node_modules", "endpoint", 4 + 3)]
+    {
+        let options = json!({ known: granted["url"], "shouldUseMultipart": true });
+        let file = json!({ "name": "a.bin", "type": "application/octet-stream", "size": 20 << 20 });
+        let pauses = json!([{ "method": "PUT", "url": "partNumber=4", "turn": 1, "reload": true }]);
+        let job = json!({ "upload": { "options": options, "files": [file] }, "pauses": pauses });
+        let outcome = Browser::open("uppy-reload.js", packages, &job).outcome();
+        assert_eq!(outcome["files"][0]["errors"], json!([]), "{outcome}");
+        arrived(&app, &alice, &outcome, 1).await;
+        let id = id_in(outcome["files"][0]["key"].as_str().unwrap());
+        let first = alice.get("/api/v1/uploads?limit=1").await.expect(StatusCode::OK);
+        assert_eq!(first["uploads"][0]["id"].as_str().unwrap().replace('-', ""), id, "no other was begun: {first}");
+        let parts = outcome["requests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|request| request["method"] == "PUT" && request["status"] == 200);
+        assert!(parts.count() <= most, "what had arrived was not sent again: {outcome}");
+    }
     app.end().await;
 }
 
