@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod bar;
 mod check;
 mod cors;
@@ -108,6 +109,17 @@ Examples:
 
 Exit codes: 0 nothing is wrong, or all of it was repaired; 1 something is, or it did not work; 2 the command line cannot be understood.")]
     Drift(drift::DriftArgs),
+    /// Tell who got what.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  presignd audit export --format csv --since 2026-11-01T00:00:00Z > audit.csv
+  presignd audit export --format jsonl --issuer https://id.example.com/ --user alice
+
+Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood."
+    )]
+    Audit(audit::AuditCommand),
     /// Look at policy files.
     #[command(
         subcommand,
@@ -228,6 +240,7 @@ pub fn run() -> ExitCode {
             Command::Migrate(args) => migrate::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Sweep(args) => Box::pin(sweep::run(&args, &handle)).await,
             Command::Drift(args) => Box::pin(drift::run(&args, &handle)).await,
+            Command::Audit(command) => audit::run(&command, &handle).await,
             Command::Policy(command) => policy::run(&command),
             Command::Cors(command) => cors::run(&command).map(|()| ExitCode::SUCCESS),
             Command::Token(args) => token::run(&args).await.map(|()| ExitCode::SUCCESS),

@@ -1,5 +1,7 @@
 //! PostgreSQL: one file for each table, the ledger that writes intents in groups, and the migrations.
 
+pub mod access_events;
+pub mod audit;
 mod connect;
 pub mod copies;
 pub mod downloads;
@@ -18,6 +20,8 @@ mod types;
 pub mod uploads;
 pub mod webhooks;
 
+pub use access_events::AccessEvent;
+pub use audit::{AuditFilter, AuditPage, AuditRecord};
 pub use connect::Database;
 pub use downloads::DownloadIntent;
 pub use error::DbError;

@@ -1,6 +1,7 @@
 //! The verbs of the service. Each tells one story from top to bottom and knows nothing of HTTP.
 
 mod abort;
+mod audit;
 mod batch;
 mod bucket_cors;
 mod callback_token;

@@ -1,6 +1,7 @@
 //! The HTTP API: the whole route table, and the state that handlers see.
 
 mod active_storage;
+mod audit;
 mod batch;
 mod capabilities;
 mod client_address;
@@ -141,6 +142,9 @@ pub fn routes(app: &mut ServiceConfig) {
 
     // Downloads: for whoever a policy lets read.
     at(app, "/api/v1/downloads", "POST", [web::post().to(downloads::issue)]);
+
+    // Who got what: for administrators.
+    at(app, "/api/v1/audit", "GET", [web::get().to(audit::list)]);
 
     // What stores say: for stores, their relays, and browsers that stores send here.
     at(app, "/api/v1/callbacks/s3-events", "POST", [web::post().to(events::receive)]);

@@ -3,6 +3,7 @@
 //! Every type here is built by a constructor that validates and never rewrites, so a value that exists is a value
 //! that the rules allow. Nothing in this room does I/O or reads a clock.
 
+pub mod audit;
 pub mod byte_rate;
 pub mod byte_size;
 pub mod content_type;
@@ -18,6 +19,7 @@ pub mod principal;
 pub mod public_address;
 pub mod size_promise;
 
+pub use audit::AuditKind;
 pub use byte_rate::ByteRate;
 pub use byte_size::ByteSize;
 pub use content_type::{ContentType, MediaRange};

@@ -77,8 +77,8 @@ impl Database {
         };
         let queries = pool(config.max_connections)?;
         // PostgreSQL inside the process serves one connection at a time, which everybody then has to share.
-        // Uploads and downloads have writers of their own.
-        let writers = if config.max_connections == 1 { queries.clone() } else { pool(2 * config.ledger.writers)? };
+        // Uploads and downloads have writers of their own, and access events have one.
+        let writers = if config.max_connections == 1 { queries.clone() } else { pool(2 * config.ledger.writers + 1)? };
         // PostgreSQL ends a slow statement itself; this bound is for a connection that answers nothing at all.
         let time_limit = config.statement_timeout + Duration::from_secs(1);
         let schema_is_ready = Arc::new(AtomicBool::new(true));

@@ -22,7 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Database, DbError, DownloadIntent, UploadIntent, downloads, uploads};
+use super::{AccessEvent, Database, DbError, DownloadIntent, UploadIntent, access_events, downloads, uploads};
 use crate::config::DatabaseConfig;
 
 /// Writes intents in groups. Cheap to clone.
@@ -30,7 +30,9 @@ use crate::config::DatabaseConfig;
 pub struct Ledger {
     uploads: Queue<UploadIntent>,
     downloads: Queue<DownloadIntent>,
+    events: Queue<AccessEvent>,
     counters: Arc<Counters>,
+    event_counters: Arc<Counters>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +53,10 @@ pub struct LedgerStatus {
     pub rows: u64,
     /// Rows that were not.
     pub failed_rows: u64,
+    /// Access events that were committed, of those that go through the ledger.
+    pub events: u64,
+    /// Access events that were not: nobody waits for them, so they are lost.
+    pub lost_events: u64,
 }
 
 /// The writers. They end when every [`Ledger`] is gone and the queues are empty.
@@ -71,12 +77,15 @@ impl LedgerWriters {
 impl Ledger {
     /// Starts the writers on `runtime`, which has to be the main one: a writer must not stall with an actix worker.
     pub fn start(database: &Database, config: &DatabaseConfig, runtime: &Handle) -> (Self, LedgerWriters) {
-        let counters = Arc::new(Counters::default());
+        let (counters, event_counters) = (Arc::new(Counters::default()), Arc::new(Counters::default()));
         let mut writers = Vec::new();
+        let each = config.ledger.writers;
         let ledger = Self {
-            uploads: Queue::start(database, config, runtime, &counters, &mut writers),
-            downloads: Queue::start(database, config, runtime, &counters, &mut writers),
+            uploads: Queue::start(database, config, runtime, &counters, each, &mut writers),
+            downloads: Queue::start(database, config, runtime, &counters, each, &mut writers),
+            events: Queue::start(database, config, runtime, &event_counters, 1, &mut writers),
             counters,
+            event_counters,
         };
         (ledger, LedgerWriters(writers))
     }
@@ -107,6 +116,15 @@ impl Ledger {
         self.downloads.write_one(intent).await
     }
 
+    /// Has an access event written, and does not wait for that. What is turned away must not cost more than what is let
+    /// in: where the queue is full, or the database does not take it, the event is counted as lost.
+    pub fn note(&self, event: AccessEvent) {
+        if let Err(error) = self.events.enqueue(vec![Box::new(event)]) {
+            self.event_counters.failed_rows.fetch_add(1, Ordering::Relaxed);
+            log::debug!("an access event is lost: {error}");
+        }
+    }
+
     /// What it has done so far.
     pub fn status(&self) -> LedgerStatus {
         LedgerStatus {
@@ -114,6 +132,8 @@ impl Ledger {
             groups: self.counters.groups.load(Ordering::Relaxed),
             rows: self.counters.rows.load(Ordering::Relaxed),
             failed_rows: self.counters.failed_rows.load(Ordering::Relaxed),
+            events: self.event_counters.rows.load(Ordering::Relaxed),
+            lost_events: self.event_counters.failed_rows.load(Ordering::Relaxed),
         }
     }
 }
@@ -136,13 +156,22 @@ impl GroupRow for DownloadIntent {
     }
 }
 
+impl GroupRow for AccessEvent {
+    async fn insert(rows: &[&Self], connection: &mut AsyncPgConnection) -> QueryResult<usize> {
+        access_events::insert(rows, connection).await
+    }
+}
+
 /// Rows on their way that are written together, and who waits for them. They travel back to their handler, which signs
 /// what was committed.
 struct Entry<R> {
     rows: Vec<Box<R>>,
     queued_at: Instant,
-    reply: oneshot::Sender<Result<Vec<Box<R>>, DbError>>,
+    reply: oneshot::Sender<WriteResult<R>>,
 }
+
+/// The rows, once they are committed.
+type WriteResult<R> = Result<Vec<Box<R>>, DbError>;
 
 /// The queue is bounded by rows, not by entries: a batch takes as much room as its rows would alone.
 #[derive(Debug)]
@@ -170,13 +199,14 @@ impl<R: GroupRow> Queue<R> {
         config: &DatabaseConfig,
         runtime: &Handle,
         counters: &Arc<Counters>,
+        count: usize,
         writers: &mut Vec<JoinHandle<()>>,
     ) -> Self {
         let (entries, receiver) = mpsc::unbounded_channel();
         let receiver = Arc::new(Mutex::new(receiver));
         let capacity = config.ledger.queue;
         let room = Arc::new(Semaphore::new(capacity));
-        for _ in 0..config.ledger.writers {
+        for _ in 0..count {
             let writer = Writer::<R> {
                 database: database.clone(),
                 queue: Arc::clone(&receiver),
@@ -196,12 +226,16 @@ impl<R: GroupRow> Queue<R> {
     }
 
     async fn write(&self, rows: Vec<Box<R>>) -> Result<Vec<Box<R>>, DbError> {
+        self.enqueue(rows)?.await.map_err(|_| stopped())?
+    }
+
+    fn enqueue(&self, rows: Vec<Box<R>>) -> Result<oneshot::Receiver<WriteResult<R>>, DbError> {
         let (reply, written) = oneshot::channel();
         // The writer gives the places back when it takes the entry.
         let places = u32::try_from(places(rows.len(), self.capacity)).map_err(|_| DbError::Overloaded)?;
         self.room.try_acquire_many(places).map_err(|_| DbError::Overloaded)?.forget();
         self.entries.send(Entry { rows, queued_at: Instant::now(), reply }).map_err(|_| stopped())?;
-        written.await.map_err(|_| stopped())?
+        Ok(written)
     }
 
     fn len(&self) -> usize {
@@ -271,7 +305,7 @@ impl<R: GroupRow> Writer<R> {
             }
             Err(error) => {
                 log::warn!(
-                    "{} intents were not written: {error}",
+                    "{} rows were not written: {error}",
                     group.iter().map(|entry| entry.rows.len()).sum::<usize>()
                 );
                 group.drain(..).for_each(|entry| self.reply(entry, Err(error.clone())));

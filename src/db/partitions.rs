@@ -1,15 +1,15 @@
-//! Monthly partitions of the intent tables, bounded by ids.
+//! Monthly partitions of the tables that grow with every request, bounded by ids.
 //!
 //! A UUID version 7 starts with its time in milliseconds, so a month is a range of ids and the primary key needs no
 //! second column. Retention is `DROP TABLE` of a month.
 
 use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, Utc};
 use diesel_async::RunQueryDsl as _;
-use uuid::Uuid;
 
 use super::{Database, DbError};
+use crate::model::IntentId;
 
-const TABLES: [&str; 2] = ["upload_intents", "download_intents"];
+const TABLES: [&str; 3] = ["upload_intents", "download_intents", "access_events"];
 
 /// Months made ahead of their time, so that a maintenance run that fails for weeks changes nothing.
 const MONTHS_AHEAD: u32 = 3;
@@ -51,6 +51,7 @@ fn months(now: DateTime<Utc>) -> impl Iterator<Item = NaiveDate> {
 
 fn create_statement(table: &str, month: NaiveDate) -> String {
     let next = month.checked_add_months(Months::new(1)).unwrap_or(month);
+    let lowest_id = |day: NaiveDate| IntentId::lowest_at(day.and_time(NaiveTime::MIN).and_utc());
     // One statement, and so one transaction for each table: locks on two of them are never held together.
     format!(
         "DO $$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); \
@@ -61,27 +62,9 @@ fn create_statement(table: &str, month: NaiveDate) -> String {
     )
 }
 
-/// The lowest version 7 UUID of that day: 48 bits of milliseconds, and zeros where PostgreSQL compares bytes.
-fn lowest_id(day: NaiveDate) -> Uuid {
-    let millis = day.and_time(NaiveTime::MIN).and_utc().timestamp_millis();
-    Uuid::from_u128(u128::try_from(millis).unwrap_or_default() << 80)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::IntentId;
-
-    #[test]
-    fn ids_of_a_month_lie_between_its_bounds() {
-        let month = NaiveDate::from_ymd_opt(2026, 12, 1).unwrap();
-        let next = NaiveDate::from_ymd_opt(2027, 1, 1).unwrap();
-        let first = IntentId::at("2026-12-01T00:00:00Z".parse().unwrap()).uuid();
-        let last = IntentId::at("2026-12-31T23:59:59.999Z".parse().unwrap()).uuid();
-        assert!(lowest_id(month) <= first && last < lowest_id(next));
-        let after = IntentId::at("2027-01-01T00:00:00Z".parse().unwrap()).uuid();
-        assert!(after >= lowest_id(next));
-    }
 
     #[test]
     fn four_months_are_made_across_the_turn_of_the_year() {

@@ -1,6 +1,36 @@
 // @generated automatically by Diesel CLI.
 
 diesel::table! {
+    /// What became of permissions that were handed out, where no other row says so. Only ever added to.
+    access_events (id) {
+        /// UUID version 7: the time of the event is in it, and a month is a range of ids.
+        id -> Uuid,
+        /// redeemed: a ticket was used. refused: somebody was turned away. revoked: something outstanding was stopped.
+        kind -> Text,
+        /// iss of whom it is about: the reader of a download, the user who was refused, the user or tenant that was revoked. Null where it is about nobody in particular.
+        issuer -> Nullable<Text>,
+        /// sub of the same; null where it is about a whole tenant, an upload or everything.
+        subject -> Nullable<Text>,
+        /// Tenant of the same, where known.
+        tenant -> Nullable<Text>,
+        /// The upload that it is about, if any. No foreign key: months of uploads are dropped on their own schedule.
+        upload_id -> Nullable<Uuid>,
+        /// The download that it is about, if any.
+        download_id -> Nullable<Uuid>,
+        /// Name of the policy that had decided, where one had.
+        policy -> Nullable<Text>,
+        /// Address that the request came from, as a network of one address; null where nobody asked from anywhere.
+        client_network -> Nullable<Text>,
+        /// Why it was refused, as the code that the client was told; of a revocation, what the operator wrote. Null of what was redeemed.
+        reason -> Nullable<Text>,
+        /// iss of the token by which it was done; null where a ticket was all that was shown.
+        actor_issuer -> Nullable<Text>,
+        /// sub of the same.
+        actor_subject -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
     /// Who was given a download URL of which upload, for which network, until when.
     download_intents (id) {
         /// UUID version 7: the time of issue is in it, and a month is a range of ids.
@@ -225,6 +255,7 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
+    access_events,
     download_intents,
     drift_objects,
     drift_runs,

@@ -11,8 +11,8 @@ use diesel::{
 };
 
 use crate::model::{
-    ByteSize, ClientNetwork, ContentType, ETag, FileName, IntentId, IntentState, Metadata, ObjectKey, Sha256Digest,
-    UploadMethod,
+    AuditKind, ByteSize, ClientNetwork, ContentType, ETag, FileName, IntentId, IntentState, Metadata, ObjectKey,
+    Sha256Digest, UploadMethod,
 };
 
 /// Reads `$type` from a column of `$sql_type`, by way of the `$stored` value that diesel knows.
@@ -36,6 +36,7 @@ macro_rules! stored_as {
 }
 
 stored_as!(IntentId, sql_types::Uuid, |id: uuid::Uuid| Self::from_uuid(id));
+stored_as!(AuditKind, sql_types::Text, |kind: String| kind.parse()?);
 stored_as!(IntentState, sql_types::Text, |state: String| state.parse()?);
 stored_as!(UploadMethod, sql_types::Text, |method: String| method.parse()?);
 stored_as!(ObjectKey, sql_types::Text, |key: String| Self::parse(key)?);

@@ -437,7 +437,7 @@ pub(super) async fn find_all(ids: &[Uuid], connection: &mut AsyncPgConnection) -
 }
 
 /// What uploads of one owner are found by: eight bytes for each row of the index instead of two texts.
-fn owner_key(issuer: &str, subject: &str) -> i64 {
+pub(super) fn owner_key(issuer: &str, subject: &str) -> i64 {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in [issuer, "\n", subject] {
         context.update(part.as_bytes());

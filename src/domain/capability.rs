@@ -147,7 +147,10 @@ impl Service {
             return Err(DomainError::CapabilityInvalid);
         }
         match capability.network {
-            Some(network) if !network.contains(address) => Err(DomainError::CapabilityElsewhere),
+            Some(network) if !network.contains(address) => {
+                self.note_refusal(&capability.principal, address, None, "capability_elsewhere");
+                Err(DomainError::CapabilityElsewhere)
+            }
             _ => Ok(capability),
         }
     }

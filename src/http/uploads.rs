@@ -314,11 +314,11 @@ fn page(query: &BTreeMap<String, String>) -> Result<Page, ApiError> {
 }
 
 /// Opaque to clients, so that it can become something else one day.
-fn cursor(id: IntentId) -> String {
+pub(super) fn cursor(id: IntentId) -> String {
     URL_SAFE_NO_PAD.encode(id.uuid().as_bytes())
 }
 
-fn decode_cursor(text: &str) -> Option<IntentId> {
+pub(super) fn decode_cursor(text: &str) -> Option<IntentId> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     Some(IntentId::from_uuid(uuid::Uuid::from_slice(&bytes).ok()?))
 }

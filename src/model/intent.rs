@@ -29,6 +29,12 @@ impl IntentId {
         Self(Uuid::new_v7(timestamp))
     }
 
+    /// What no id of `at` or later is below, and every earlier one is: 48 bits of milliseconds, and zeros. No id that is
+    /// given out.
+    pub fn lowest_at(at: DateTime<Utc>) -> Self {
+        Self(Uuid::from_u128(u128::try_from(at.timestamp_millis()).unwrap_or_default() << 80))
+    }
+
     /// The id read back from a row.
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
@@ -254,6 +260,15 @@ pub enum Transition {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_a_span_lie_between_its_bounds() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        let (from, to) = (at("2026-12-01T00:00:00Z"), at("2027-01-01T00:00:00Z"));
+        assert!(IntentId::lowest_at(from) <= IntentId::at(from));
+        assert!(IntentId::at(at("2026-12-31T23:59:59.999Z")) < IntentId::lowest_at(to));
+        assert!(IntentId::lowest_at(to) <= IntentId::at(to));
+    }
 
     #[test]
     fn the_state_machine_is_this_table() {

@@ -23,6 +23,11 @@ impl ClientNetwork {
         IpNet::new(address, prefix).ok().map(|net| Self(net.trunc()))
     }
 
+    /// The network of nothing but `address`.
+    pub fn of_one(address: IpAddr) -> Self {
+        Self(IpNet::from(address.to_canonical()))
+    }
+
     /// Whether `address` lies in this network.
     pub fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

@@ -45,6 +45,12 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// The tenant that an administrator is bound to: issuer and tenant. One whose token names a tenant has no business
+    /// with others.
+    pub fn administers_only(&self) -> Option<(String, String)> {
+        self.tenant.as_ref().map(|tenant| (self.issuer.clone(), tenant.clone()))
+    }
+
     /// Whether this principal may do what `scope` covers.
     pub const fn has(&self, scope: Scope) -> bool {
         match scope {

@@ -173,7 +173,7 @@ async fn answers(backend: Backend) {
     let settings = format!(
         "[server]\nbody_limit = \"4KiB\"\ntrusted_proxies = [\"127.0.0.12/32\"]\n\
          redirect_allowed_origins = [\"https://app.example.com\"]\n\
-         [auth.scopes]\nupload = \"write\"\ndownload = \"read\"\n\
+         [auth.scopes]\nupload = \"write\"\ndownload = \"read\"\nadmin = \"manage\"\n\
          [events]\nbody_limit = \"64KiB\"\ntokens = [{{ secret = \"{TOKEN}\" }}]\n\
          [inspection]\nurl = \"{}\"",
         scanner.url()
@@ -206,6 +206,7 @@ async fn answers(backend: Backend) {
     settling(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     parts(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     downloads(&mut judge, &alice, [&nobody, &anybody]).await;
+    administration(&mut judge, &with(&["manage"]), [&nobody, &anybody]).await;
     events(&mut judge, &app, &anybody).await;
     form_return(&mut judge, &alice, &anybody).await;
     clients(&mut judge, &alice, [&nobody, &anybody]).await;
@@ -591,6 +592,18 @@ async fn in_parts(judge: &mut Judge, alice: &Caller, anybody: &Caller, capabilit
     let other = other["uploadId"].as_str().unwrap();
     let url = sign(judge, json!({ "method": "DELETE", "key": "a", "uploadId": other })).await;
     judge.call(204, Method::DELETE, path, anybody.request(Method::DELETE, &url)).await;
+}
+
+async fn administration(judge: &mut Judge, admin: &Caller, [nobody, anybody]: [&Caller; 2]) {
+    let path = "/api/v1/audit";
+    judge.get(200, admin, path).await;
+    let with = |query: &str| admin.request(Method::GET, &format!("{path}?{query}"));
+    let page =
+        judge.call(200, Method::GET, path, with("kind=download_issued&network=127.0.0.0/8&limit=1")).await.json();
+    assert_eq!(page["records"][0]["kind"], "download_issued", "{page}");
+    judge.call(422, Method::GET, path, with("kind=all&user=alice")).await;
+    judge.get(401, anybody, path).await;
+    judge.get(403, nobody, path).await;
 }
 
 async fn downloads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {

@@ -13,6 +13,7 @@
 )]
 
 mod attacks;
+mod audit;
 mod authorization;
 mod batch;
 mod boto3;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     };
     let mut suite = Suite::new(&world);
     attacks::register(&mut suite);
+    audit::register(&mut suite);
     authorization::register(&mut suite);
     batch::register(&mut suite);
     browser::register(&mut suite);

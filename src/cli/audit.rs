@@ -1,0 +1,324 @@
+//! `presignd audit`
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::{Args, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use super::{Failure, bar, load, start_logging};
+use crate::{
+    db::{AuditFilter, AuditRecord, Database},
+    model::{AuditKind, ClientNetwork, IntentId},
+};
+
+/// Records that are in memory at once.
+const PAGE: usize = 1000;
+
+/// What to do with the audit.
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Write the audit to standard output, newest first.
+    ///
+    /// Takes as much memory for years as for a day. A progress bar goes to standard error when that is a terminal. In
+    /// CSV, a cell that a spreadsheet would take for a formula is led by an apostrophe.
+    #[command(after_help = "\
+Examples:
+  presignd audit export --format csv --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z > november.csv
+  presignd audit export --format jsonl --issuer https://id.example.com/ --user alice
+  presignd audit export --format jsonl --kind refused --network 203.0.113.0/24 | jq .reason
+
+Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood.")]
+    Export(ExportArgs),
+}
+
+/// Which records to write, and how.
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The configuration file.
+    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// How to write them.
+    #[arg(long)]
+    format: Format,
+    /// From this instant on (RFC 3339).
+    #[arg(long, value_name = "INSTANT")]
+    since: Option<DateTime<Utc>>,
+    /// Before this instant.
+    #[arg(long, value_name = "INSTANT")]
+    until: Option<DateTime<Utc>>,
+    /// About this user (sub), whom --issuer makes one of many with that name.
+    #[arg(long, value_name = "SUBJECT", requires = "issuer")]
+    user: Option<String>,
+    /// The user's issuer (iss).
+    #[arg(long, value_name = "ISSUER", requires = "user")]
+    issuer: Option<String>,
+    /// About this upload.
+    #[arg(long, value_name = "UPLOAD_ID")]
+    upload: Option<IntentId>,
+    /// To do with addresses of this network.
+    #[arg(long, value_name = "CIDR")]
+    network: Option<IpNet>,
+    /// Of this kind: upload_issued, download_issued, redeemed, refused or revoked.
+    #[expect(clippy::doc_markdown, reason = "clap shows it in a terminal, where backticks are noise")]
+    #[arg(long)]
+    kind: Option<AuditKind>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// Comma-separated values with a line of headings (RFC 4180).
+    Csv,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+pub(super) async fn run(command: &AuditCommand, runtime: &Handle) -> Result<ExitCode, Failure> {
+    let AuditCommand::Export(args) = command;
+    let config = load(&args.config)?;
+    start_logging(&config);
+    let database = Database::new(&config.database, runtime)?;
+    let exported = export(args, &database, io::stdout().lock()).await;
+    database.close();
+    exported.map(|()| ExitCode::SUCCESS)
+}
+
+async fn export(args: &ExportArgs, database: &Database, output: impl Write) -> Result<(), Failure> {
+    let mut filter = args.filter();
+    let mut lines = Lines::new(args.format, output);
+    let bar = bar::counting("records");
+    loop {
+        let page = database.audit(&filter).await?;
+        for record in &page.records {
+            match lines.write(&Line::from(record)) {
+                Ok(()) => bar.inc(1),
+                // Whoever closed it, such as `head`, has read enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match page.next {
+            Some(next) => filter.before = Some(next),
+            None => break,
+        }
+    }
+    bar.finish_and_clear();
+    lines.end().or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) })
+}
+
+impl ExportArgs {
+    fn filter(&self) -> AuditFilter {
+        AuditFilter {
+            user: self.issuer.clone().zip(self.user.clone()),
+            tenant: None,
+            upload_id: self.upload,
+            network: self.network,
+            kind: self.kind,
+            since: self.since.map(IntentId::lowest_at),
+            before: self.until.map(IntentId::lowest_at),
+            limit: PAGE,
+        }
+    }
+}
+
+/// A record as it is written.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    at: Option<String>,
+    kind: AuditKind,
+    id: IntentId,
+    issuer: Option<&'a str>,
+    subject: Option<&'a str>,
+    tenant: Option<&'a str>,
+    upload_id: Option<IntentId>,
+    download_id: Option<IntentId>,
+    policy: Option<&'a str>,
+    client_network: Option<ClientNetwork>,
+    reason: Option<&'a str>,
+    actor_issuer: Option<&'a str>,
+    actor_subject: Option<&'a str>,
+}
+
+impl<'a> From<&'a AuditRecord> for Line<'a> {
+    fn from(record: &'a AuditRecord) -> Self {
+        Self {
+            at: record.id.issued_at().map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            kind: record.kind,
+            id: record.id,
+            issuer: record.issuer.as_deref(),
+            subject: record.subject.as_deref(),
+            tenant: record.tenant.as_deref(),
+            upload_id: record.upload_id,
+            download_id: record.download_id,
+            policy: record.policy.as_deref(),
+            client_network: record.client_network,
+            reason: record.reason.as_deref(),
+            actor_issuer: record.actor_issuer.as_deref(),
+            actor_subject: record.actor_subject.as_deref(),
+        }
+    }
+}
+
+/// The names of the cells, in the order of [`Line::cells`].
+const HEADINGS: [&str; 13] = [
+    "at",
+    "kind",
+    "id",
+    "issuer",
+    "subject",
+    "tenant",
+    "upload_id",
+    "download_id",
+    "policy",
+    "client_network",
+    "reason",
+    "actor_issuer",
+    "actor_subject",
+];
+
+impl Line<'_> {
+    fn cells(&self) -> [String; 13] {
+        let text = |text: Option<&str>| text.map(harmless).unwrap_or_default();
+        let id = |id: Option<IntentId>| id.map(|id| id.to_string()).unwrap_or_default();
+        [
+            self.at.clone().unwrap_or_default(),
+            self.kind.to_string(),
+            self.id.to_string(),
+            text(self.issuer),
+            text(self.subject),
+            text(self.tenant),
+            id(self.upload_id),
+            id(self.download_id),
+            text(self.policy),
+            self.client_network.map(|network| network.to_string()).unwrap_or_default(),
+            text(self.reason),
+            text(self.actor_issuer),
+            text(self.actor_subject),
+        ]
+    }
+}
+
+/// The text, led by an apostrophe where a spreadsheet would run it
+/// (<https://owasp.org/www-community/attacks/CSV_Injection>): names come from tokens, and whoever opens the file trusts it.
+fn harmless(text: &str) -> String {
+    let runs = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
+    if runs { format!("'{text}") } else { text.to_owned() }
+}
+
+/// Where lines go.
+enum Lines<W: Write> {
+    Csv { writer: csv::Writer<W>, has_headings: bool },
+    Jsonl(BufWriter<W>),
+}
+
+impl<W: Write> Lines<W> {
+    fn new(format: Format, output: W) -> Self {
+        match format {
+            Format::Csv => {
+                let writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(output);
+                Self::Csv { writer, has_headings: false }
+            }
+            Format::Jsonl => Self::Jsonl(BufWriter::new(output)),
+        }
+    }
+
+    fn write(&mut self, line: &Line<'_>) -> io::Result<()> {
+        self.begin()?;
+        match self {
+            Self::Csv { writer, .. } => Ok(writer.write_record(line.cells())?),
+            Self::Jsonl(writer) => {
+                serde_json::to_writer(&mut *writer, line)?;
+                writer.write_all(b"\n")
+            }
+        }
+    }
+
+    /// The headings, also where no line follows.
+    fn begin(&mut self) -> io::Result<()> {
+        match self {
+            Self::Csv { writer, has_headings } if !*has_headings => {
+                *has_headings = true;
+                Ok(writer.write_record(HEADINGS)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        self.begin()?;
+        match &mut self {
+            Self::Csv { writer, .. } => writer.flush(),
+            Self::Jsonl(writer) => writer.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line<'a>(subject: &'a str, reason: &'a str) -> Line<'a> {
+        let at: DateTime<Utc> = "2026-11-21T12:00:00.5Z".parse().unwrap();
+        Line {
+            at: Some(at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            kind: AuditKind::Refused,
+            id: IntentId::lowest_at(at),
+            issuer: Some("https://id.example.com/"),
+            subject: Some(subject),
+            tenant: None,
+            upload_id: None,
+            download_id: None,
+            policy: Some("default"),
+            client_network: Some("203.0.113.7/32".parse().unwrap()),
+            reason: Some(reason),
+            actor_issuer: None,
+            actor_subject: None,
+        }
+    }
+
+    fn written(format: Format, given: &[Line<'_>]) -> String {
+        let mut bytes = Vec::new();
+        let mut lines = Lines::new(format, &mut bytes);
+        given.iter().for_each(|line| lines.write(line).unwrap());
+        lines.end().unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_cell_runs_in_a_spreadsheet() {
+        let text = written(Format::Csv, &[line("=cmd|' /C calc'!A1", "a,\"b\"\n")]);
+        let (headings, row) = text.split_once("\r\n").unwrap();
+        assert_eq!(headings, HEADINGS.join(","));
+        assert_eq!(
+            row,
+            "2026-11-21T12:00:00.500Z,refused,019aa655-0114-0000-0000-000000000000,https://id.example.com/,\
+             '=cmd|' /C calc'!A1,,,,default,203.0.113.7/32,\"a,\"\"b\"\"\n\",,\r\n"
+        );
+        for text in ["=1", "+1", "-1", "@a", "\t=1", "\r=1", "＝1"] {
+            assert!(harmless(text).starts_with('\''), "{text:?}");
+        }
+        assert_eq!(harmless("alice=1"), "alice=1");
+    }
+
+    #[test]
+    fn json_says_what_is_there() {
+        let text = written(Format::Jsonl, &[line("=1", "a\nb"), line("b", "c")]);
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["subject"], "=1");
+        assert_eq!(lines[0]["reason"], "a\nb");
+        assert_eq!(lines[0]["tenant"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn nothing_is_headings_alone() {
+        assert_eq!(written(Format::Csv, &[]), format!("{}\r\n", HEADINGS.join(",")));
+        assert_eq!(written(Format::Jsonl, &[]), "");
+    }
+}

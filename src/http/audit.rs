@@ -1,0 +1,147 @@
+//! The audit, for administrators.
+
+use std::collections::BTreeMap;
+
+use actix_web::{HttpResponse, web};
+use chrono::{DateTime, Utc};
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{
+    ApiError, ErrorCode, FieldError, State,
+    extract::Authenticated,
+    uploads::{cursor, decode_cursor},
+};
+use crate::{
+    db::{AuditFilter, AuditRecord},
+    model::{AuditKind, ClientNetwork, IntentId},
+};
+
+/// Records in one page, unless the client asks for another number.
+const DEFAULT_PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
+
+/// `GET /api/v1/audit`
+pub(super) async fn list(
+    state: web::Data<State>,
+    user: Authenticated,
+    query: web::Query<BTreeMap<String, String>>,
+) -> Result<HttpResponse, ApiError> {
+    let page = state.service.audit(&user.0, filter(&query)?).await?;
+    let records = page.records.iter().map(AuditView::from).collect();
+    Ok(HttpResponse::Ok().json(AuditListView { records, next_cursor: page.next.map(cursor) }))
+}
+
+/// Reads every parameter, and reports all that break a rule at once.
+fn filter(query: &BTreeMap<String, String>) -> Result<AuditFilter, ApiError> {
+    let mut errors = Vec::new();
+    let mut filter = AuditFilter { limit: DEFAULT_PAGE, ..AuditFilter::default() };
+    let mut refuse = |name: &str, rule: &str, received: &str| {
+        errors.push(FieldError::new(name, rule).with_received(received));
+    };
+    let (mut issuer, mut subject, mut until) = (None, None, None);
+    for (name, text) in query {
+        let rule = match name.as_str() {
+            "issuer" => take(&mut issuer, Some(text.clone()), ""),
+            "subject" => take(&mut subject, Some(text.clone()), ""),
+            "upload_id" => take(&mut filter.upload_id, text.parse().ok(), "must be an upload's id"),
+            "network" => {
+                take(&mut filter.network, network(text), "must be an address, or a network such as 10.0.0.0/8")
+            }
+            "kind" => take(
+                &mut filter.kind,
+                text.parse().ok(),
+                "must be one of: upload_issued, download_issued, redeemed, refused, revoked",
+            ),
+            "since" => take(&mut filter.since, lowest(text), INSTANT),
+            "until" => take(&mut until, lowest(text), INSTANT),
+            "cursor" => take(&mut filter.before, decode_cursor(text), "must be next_cursor of the page before"),
+            "limit" => match text.parse() {
+                Ok(limit) if (1..=LARGEST_PAGE).contains(&limit) => {
+                    filter.limit = limit;
+                    Ok(())
+                }
+                _ => Err("must be 1 to 1000"),
+            },
+            _ => Err("is not a parameter of this list"),
+        };
+        if let Err(rule) = rule {
+            refuse(name, rule, text);
+        }
+    }
+    match (issuer, subject) {
+        (Some(issuer), Some(subject)) => filter.user = Some((issuer, subject)),
+        (None, None) => {}
+        (Some(_), None) => refuse("issuer", "must come with subject: together they name a user", ""),
+        (None, Some(_)) => refuse("subject", "must come with issuer: together they name a user", ""),
+    }
+    // A cursor lies before the end that was asked for with the first page.
+    filter.before = filter.before.into_iter().chain(until).min();
+    if errors.is_empty() { Ok(filter) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
+}
+
+const INSTANT: &str = "must be an instant of RFC 3339, such as 2026-11-21T00:00:00Z";
+
+fn take<T>(target: &mut Option<T>, read: Option<T>, rule: &'static str) -> Result<(), &'static str> {
+    *target = Some(read.ok_or(rule)?);
+    Ok(())
+}
+
+/// The lowest id of the instant.
+fn lowest(text: &str) -> Option<IntentId> {
+    text.parse::<DateTime<Utc>>().ok().map(IntentId::lowest_at)
+}
+
+/// A network, or an address as the network of that alone.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.to_canonical().into()))
+}
+
+/// A record as administrators see it.
+#[derive(Debug, Serialize)]
+struct AuditView<'a> {
+    id: IntentId,
+    at: Option<DateTime<Utc>>,
+    kind: AuditKind,
+    issuer: Option<&'a str>,
+    subject: Option<&'a str>,
+    tenant: Option<&'a str>,
+    upload_id: Option<IntentId>,
+    download_id: Option<IntentId>,
+    policy: Option<&'a str>,
+    client_network: Option<ClientNetwork>,
+    reason: Option<&'a str>,
+    actor: Option<ActorView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ActorView<'a> {
+    issuer: &'a str,
+    subject: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct AuditListView<'a> {
+    records: Vec<AuditView<'a>>,
+    next_cursor: Option<String>,
+}
+
+impl<'a> From<&'a AuditRecord> for AuditView<'a> {
+    fn from(record: &'a AuditRecord) -> Self {
+        let actor = record.actor_issuer.as_deref().zip(record.actor_subject.as_deref());
+        Self {
+            id: record.id,
+            at: record.id.issued_at(),
+            kind: record.kind,
+            issuer: record.issuer.as_deref(),
+            subject: record.subject.as_deref(),
+            tenant: record.tenant.as_deref(),
+            upload_id: record.upload_id,
+            download_id: record.download_id,
+            policy: record.policy.as_deref(),
+            client_network: record.client_network,
+            reason: record.reason.as_deref(),
+            actor: actor.map(|(issuer, subject)| ActorView { issuer, subject }),
+        }
+    }
+}
