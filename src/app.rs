@@ -90,6 +90,8 @@ pub struct Running {
     serving: JoinHandle<io::Result<()>>,
     writers: LedgerWriters,
     housekeeping: JoinHandle<()>,
+    revocations: JoinHandle<()>,
+    announcements: Option<JoinHandle<()>>,
     sweeper: Option<JoinHandle<()>>,
     webhooks: Webhooks,
     shutdown_timeout: Duration,
@@ -103,6 +105,10 @@ impl Running {
     /// writes what is queued.
     pub async fn stop(self) {
         self.housekeeping.abort();
+        self.revocations.abort();
+        if let Some(announcements) = &self.announcements {
+            announcements.abort();
+        }
         // What it is looking at is looked at again, here or elsewhere, when its lease ends.
         if let Some(sweeper) = &self.sweeper {
             sweeper.abort();
@@ -209,6 +215,10 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let webhook_metrics = WebhookMetrics::new(metrics.registry())?;
     let webhooks = Webhooks::start(config, &database, &service.clock, &webhook_metrics, &runtime)?;
     let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
+    let revocations = runtime.spawn(service.clone().follow_revocations());
+    // PostgreSQL inside the process serves one connection, which a listener would keep from everybody else.
+    let announcements = (config.database.max_connections > 1)
+        .then(|| runtime.spawn(database.clone().listen_for_announcements(config.database.clone())));
     let sweeper = config.sweeper.enabled.then(|| Sweeper::new(service.clone(), &config.sweeper));
     let sweeper = sweeper.map(|sweeper| runtime.spawn(sweeper.sweep_for_ever()));
     let inspector = Inspector::start(&service, &runtime);
@@ -224,6 +234,8 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         serving,
         writers,
         housekeeping,
+        revocations,
+        announcements,
         sweeper,
         webhooks,
         shutdown_timeout: config.server.shutdown_timeout,

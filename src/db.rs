@@ -14,6 +14,7 @@ pub mod ledger;
 mod listen;
 mod migrate;
 mod partitions;
+pub mod revocations;
 #[expect(clippy::doc_markdown, reason = "generated from the comments in the database, which are for psql as well")]
 mod schema;
 mod types;

@@ -19,6 +19,7 @@ mod maintain;
 mod multipart;
 mod outbox;
 mod renew;
+mod revoke;
 mod sniff;
 mod sweep;
 mod token_keys;
@@ -42,6 +43,7 @@ pub use inspect::{Inspection, InspectionStatus, Inspector};
 pub use issue::{IssueRequest, IssuedUpload, UploadTarget};
 pub use multipart::{ClaimedPart, MissingParts, PartsRequest, SignedPart, UploadedParts};
 pub use outbox::Outbox;
+pub use revoke::{RevocationRequest, RevocationSubject, Revoked};
 pub use sweep::{Rehearsal, SweepProgress, SweepStatus, Sweeper};
 pub use token_keys::TokenKeys;
 

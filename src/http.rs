@@ -18,6 +18,7 @@ mod page;
 mod parts;
 mod policies;
 mod request;
+mod revocations;
 mod s3_xml;
 mod sign;
 mod uploads;
@@ -145,6 +146,14 @@ pub fn routes(app: &mut ServiceConfig) {
 
     // Who got what: for administrators.
     at(app, "/api/v1/audit", "GET", [web::get().to(audit::list)]);
+
+    // What is stopped: by administrators.
+    at(
+        app,
+        "/api/v1/admin/revocations",
+        "GET, POST",
+        [web::get().to(revocations::list), web::post().to(revocations::revoke)],
+    );
 
     // What stores say: for stores, their relays, and browsers that stores send here.
     at(app, "/api/v1/callbacks/s3-events", "POST", [web::post().to(events::receive)]);

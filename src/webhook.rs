@@ -77,11 +77,6 @@ impl Webhooks {
         }
         let census = census::keep(&config.webhooks, database.clone(), metrics.clone());
         webhooks.companions.spawn_on(census, runtime);
-        // PostgreSQL inside the process serves one connection, which a listener would keep from everybody else.
-        if config.database.max_connections > 1 {
-            let listening = database.clone().listen_for_webhooks(config.database.clone());
-            webhooks.companions.spawn_on(listening, runtime);
-        }
         Ok(webhooks)
     }
 

@@ -117,7 +117,7 @@ impl Database {
                 format!("(SELECT {columns} FROM {table} WHERE {conditions} ORDER BY id DESC LIMIT {limit})")
             })
             .collect();
-        let text = format!("{} ORDER BY id DESC LIMIT {limit}", branches.join(" UNION ALL "));
+        let text = format!("SELECT * FROM ({}) AS found ORDER BY id DESC LIMIT {limit}", branches.join(" UNION ALL "));
         let mut records: Vec<AuditRecord> =
             self.query(async |connection| statement.boxed(text).load(connection).await).await?;
         // One more than asked for tells whether there are more.
@@ -149,7 +149,7 @@ impl Database {
                 format!("(SELECT id FROM {table} WHERE {conditions} ORDER BY id DESC LIMIT 1 OFFSET {skipped})")
             })
             .collect();
-        let text = format!("{} ORDER BY id DESC LIMIT 1", branches.join(" UNION ALL "));
+        let text = format!("SELECT * FROM ({}) AS found ORDER BY id DESC LIMIT 1", branches.join(" UNION ALL "));
         let floors: Vec<Floor> = self.query(async |connection| statement.boxed(text).load(connection).await).await?;
         Ok(floors.into_iter().next().map(|floor| floor.id))
     }

@@ -45,6 +45,8 @@ pub struct Database {
     schema_is_ready: Arc<AtomicBool>,
     /// Changes when the outbox may hold something that is due.
     pub(super) outbox_changed: watch::Sender<()>,
+    /// Changes when there may be another revocation.
+    pub(super) revocations_changed: watch::Sender<()>,
 }
 
 impl std::fmt::Debug for Database {
@@ -82,7 +84,14 @@ impl Database {
         // PostgreSQL ends a slow statement itself; this bound is for a connection that answers nothing at all.
         let time_limit = config.statement_timeout + Duration::from_secs(1);
         let schema_is_ready = Arc::new(AtomicBool::new(true));
-        Ok(Self { queries, writers, time_limit, schema_is_ready, outbox_changed: watch::Sender::new(()) })
+        Ok(Self {
+            queries,
+            writers,
+            time_limit,
+            schema_is_ready,
+            outbox_changed: watch::Sender::new(()),
+            revocations_changed: watch::Sender::new(()),
+        })
     }
 
     /// A connection for queries, whatever the schema is like.

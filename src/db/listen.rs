@@ -1,4 +1,4 @@
-//! A connection of its own that hears when another process has put something into the outbox.
+//! A connection of its own that hears what other processes announce: something in the outbox, a revocation.
 
 use std::{pin::pin, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     Database, DbError,
     connect::{CONNECT_TIMEOUT, describe, options, tls},
-    webhooks::CHANNEL,
+    revocations, webhooks,
 };
 use crate::config::DatabaseConfig;
 
@@ -21,11 +21,11 @@ const RECONNECT: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 impl Database {
-    /// Wakes the dispatcher of this process whenever another one announces deliveries, until the task is ended.
-    pub async fn listen_for_webhooks(self, config: DatabaseConfig) {
+    /// Wakes those in this process whom it concerns whenever another one announces something, until the task is ended.
+    pub async fn listen_for_announcements(self, config: DatabaseConfig) {
         loop {
             if let Err(error) = self.listen(&config).await {
-                log::debug!("not listening for webhooks of other processes: {error}");
+                log::debug!("not listening for what other processes announce: {error}");
             }
             tokio::time::sleep(RECONNECT).await;
         }
@@ -41,7 +41,7 @@ impl Database {
         let (client, mut connection) =
             tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?.map_err(unavailable)?;
         let mut messages = pin!(stream::poll_fn(|context| connection.poll_message(context)));
-        let statement = format!("LISTEN {CHANNEL}");
+        let statement = format!("LISTEN {}; LISTEN {}", webhooks::CHANNEL, revocations::CHANNEL);
         let mut listening = pin!(tokio::time::timeout(CONNECT_TIMEOUT, client.batch_execute(&statement)));
         let mut is_listening = false;
         loop {
@@ -51,9 +51,13 @@ impl Database {
                     is_listening = true;
                     // What was announced before went unheard.
                     self.wake_dispatchers();
+                    self.wake_followers();
                 }
                 message = messages.next() => match message {
-                    Some(Ok(AsyncMessage::Notification(_))) => self.wake_dispatchers(),
+                    Some(Ok(AsyncMessage::Notification(announced))) => match announced.channel() {
+                        revocations::CHANNEL => self.wake_followers(),
+                        _ => self.wake_dispatchers(),
+                    },
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(unavailable(error)),
                     None => return Err(DbError::Unavailable("the connection has ended".to_owned())),

@@ -127,6 +127,34 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// What was issued before an instant and is not honoured any more: one row for each target, whose instant only moves ahead.
+    revocations (target) {
+        /// What is stopped: "all", "upload <id>", or "user", "tenant" or "member", each followed by its names with a line feed before each: issuer and subject, issuer and tenant, or issuer, tenant and subject.
+        target -> Text,
+        /// UUID version 7 of the last request that moved the instant.
+        id -> Uuid,
+        /// iss of the user or tenant; of an upload, of its owner. Null where the target is all.
+        issuer -> Nullable<Text>,
+        /// sub of the user; null for other targets.
+        subject -> Nullable<Text>,
+        /// The tenant; of an upload, that of its owner. Null where there is none.
+        tenant -> Nullable<Text>,
+        /// The upload; null for other targets.
+        upload_id -> Nullable<Uuid>,
+        /// What was issued before this instant is stopped.
+        issued_before -> Timestamptz,
+        /// What the administrator wrote of it.
+        reason -> Nullable<Text>,
+        /// iss of the administrator.
+        actor_issuer -> Text,
+        /// sub of the administrator.
+        actor_subject -> Text,
+        /// How often the instant was moved, from 1. The sum over all rows tells every process that something has changed.
+        version -> Int8,
+    }
+}
+
+diesel::table! {
     /// Copies of staged uploads that were begun and are not known to be the confirmed one or removed: written before the copy, so that one whose process died is found.
     upload_copies (upload_id, object_key) {
         /// The upload.
@@ -261,6 +289,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     drift_runs,
     idempotency_keys,
     inspections,
+    revocations,
     upload_copies,
     upload_intents,
     webhook_attempts,

@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     BoolExpressionMethods as _, IntoSql as _,
-    dsl::sql,
+    dsl::{not, sql},
     pg::Pg,
     prelude::{
         ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, Selectable,
@@ -26,6 +26,7 @@ use super::{
     Database, DbError,
     group_insert::group_insert,
     inspections,
+    revocations::is_revoked,
     schema::upload_intents,
     webhooks::{self, NewDelivery},
 };
@@ -325,7 +326,7 @@ impl Database {
         Ok(outcome)
     }
 
-    /// Records that a fresh URL of an issued upload will be handed out.
+    /// Records that a fresh URL of an issued upload will be handed out, unless the upload has been revoked.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -334,6 +335,7 @@ impl Database {
             let changed = diesel::update(upload_intents::table)
                 .filter(upload_intents::id.eq(id.uuid()))
                 .filter(upload_intents::state.eq(IntentState::Issued.as_str()))
+                .filter(not(sql::<Bool>(&is_revoked("upload_intents", "id"))))
                 .set((
                     upload_intents::policy_version.eq(&renewal.policy_version),
                     upload_intents::client_network.eq(renewal.network.map(|network| network.to_string())),
@@ -399,6 +401,13 @@ async fn transition(
     diesel::update(upload_intents::table)
         .filter(upload_intents::id.eq(id.uuid()))
         .filter(upload_intents::state.eq_any(sources))
+        // Whoever found an object may not know of a revocation since. What is only inspected has arrived before that.
+        .filter(
+            not(upload_intents::state
+                .eq(IntentState::Issued.as_str())
+                .and(sql::<Bool>(&is_revoked("upload_intents", "id"))))
+            .or((!settlement.event.accepts()).into_sql::<Bool>()),
+        )
         // Whoever found that the time has run out may not know of a renewal since.
         .filter(
             upload_intents::confirm_until

@@ -8,7 +8,10 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{Caller, DomainError, Service, TokenKeys};
-use crate::model::{ClientNetwork, IntentId, Principal, Scope};
+use crate::{
+    db::revocations::RevocationTarget,
+    model::{ClientNetwork, IntentId, Principal, Scope},
+};
 
 /// Gives out and verifies capabilities.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +31,8 @@ pub struct Capability {
     pub network: Option<ClientNetwork>,
     /// The only upload that it is good for; none: all of the user's under the policy, and further ones.
     pub upload: Option<IntentId>,
+    /// When it was given out.
+    pub issued_at: DateTime<Utc>,
 }
 
 /// A capability on its way to its holder.
@@ -51,6 +56,9 @@ struct Claims {
     network: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upload: Option<String>,
+    /// In milliseconds, because what is revoked is told from what is not by the instant. One without it is as old as can be.
+    #[serde(default)]
+    iat_ms: i64,
     exp: i64,
 }
 
@@ -61,7 +69,7 @@ impl Capabilities {
     }
 
     fn token(&self, capability: &Capability) -> SecretString {
-        let Capability { principal, policy, network, upload } = capability;
+        let Capability { principal, policy, network, upload, issued_at } = capability;
         let claims = Claims {
             iss: principal.issuer.clone(),
             sub: principal.subject.clone(),
@@ -69,6 +77,7 @@ impl Capabilities {
             policy: policy.clone(),
             network: network.map(|network| network.to_string()),
             upload: upload.map(|upload| upload.to_string()),
+            iat_ms: issued_at.timestamp_millis(),
             exp: principal.authenticated_until.timestamp(),
         };
         let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).unwrap_or_default());
@@ -83,6 +92,7 @@ impl Capabilities {
         }
         let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
         let authenticated_until = DateTime::from_timestamp(claims.exp, 0).filter(|end| now < *end)?;
+        let issued_at = DateTime::from_timestamp_millis(claims.iat_ms)?;
         let principal = Principal {
             issuer: claims.iss,
             subject: claims.sub,
@@ -94,7 +104,7 @@ impl Capabilities {
         };
         let network = claims.network.map(|network| network.parse()).transpose().ok()?;
         let upload = claims.upload.map(|upload| upload.parse()).transpose().ok()?;
-        Some(Capability { principal, policy: claims.policy, network, upload })
+        Some(Capability { principal, policy: claims.policy, network, upload, issued_at })
     }
 }
 
@@ -117,7 +127,8 @@ impl Service {
         expires_in: Option<Duration>,
     ) -> Result<GrantedCapability, DomainError> {
         caller.require(Scope::Upload)?;
-        let now = self.clock.now().trunc_subsecs(0);
+        let issued_at = self.clock.now();
+        let now = issued_at.trunc_subsecs(0);
         let Some(rules) = self.policies.current().policy(&policy, now) else {
             return Err(DomainError::UnknownPolicy(policy));
         };
@@ -127,16 +138,16 @@ impl Service {
         let principal =
             Principal { can_download: false, can_administer: false, authenticated_until, ..caller.principal.clone() };
         let network = ClientNetwork::of(caller.address, rules.ip_scope);
-        let capability = Capability { principal, policy, network, upload };
+        let capability = Capability { principal, policy, network, upload, issued_at };
         Ok(GrantedCapability { token: self.capabilities.token(&capability), capability })
     }
 
     /// What the capability `token` is good for, now and from `address`, in a request about `upload` or about none.
     ///
     /// # Errors
-    /// [`DomainError::CapabilityInvalid`] when it is forged, outdated, or good for another upload only, and [`DomainError::CapabilityElsewhere`] when it
-    /// was given to another network.
-    pub fn capability(
+    /// [`DomainError::CapabilityInvalid`] when it is forged, outdated, revoked, or good for another upload only, and
+    /// [`DomainError::CapabilityElsewhere`] when it was given to another network.
+    pub async fn capability(
         &self,
         token: &str,
         address: IpAddr,
@@ -151,8 +162,18 @@ impl Service {
                 self.note_refusal(&capability.principal, address, None, "capability_elsewhere");
                 Err(DomainError::CapabilityElsewhere)
             }
+            _ if self.is_capability_revoked(&capability).await? => {
+                self.note_refusal(&capability.principal, address, None, "revoked");
+                Err(DomainError::CapabilityInvalid)
+            }
             _ => Ok(capability),
         }
+    }
+
+    async fn is_capability_revoked(&self, capability: &Capability) -> Result<bool, DomainError> {
+        let Principal { issuer, subject, tenant, .. } = &capability.principal;
+        let targets = RevocationTarget::all_of(issuer, subject, tenant.as_deref(), capability.upload);
+        Ok(self.database.is_revoked(&targets, capability.issued_at).await?)
     }
 }
 
@@ -183,7 +204,7 @@ mod tests {
         };
         let network = Some("203.0.113.7/32".parse().unwrap());
         let upload = Some(IntentId::at(at(1000)));
-        Capability { principal, policy: "default".to_owned(), network, upload }
+        Capability { principal, policy: "default".to_owned(), network, upload, issued_at: at(1000) }
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Service {
     /// staged object may become another at any moment. A multipart upload whose parts are all there is completed first.
     ///
     /// # Errors
-    /// When nothing was uploaded yet, it is not what was promised, or the time has run out.
+    /// When nothing was uploaded yet, it is not what was promised, it has been revoked, or the time has run out.
     pub async fn confirm_intent(
         &self,
         intent: UploadIntent,
@@ -109,6 +109,7 @@ impl Service {
         if intent.state != IntentState::Issued {
             return settled(intent);
         }
+        self.refuse_revoked(&intent).await?;
         // Taken before the store is asked, so that what arrives after the answer has arrived too late.
         let is_over = self.clock.now() > intent.confirm_until;
         let mut failure = DomainError::Incomplete;
@@ -322,6 +323,10 @@ impl Service {
                     self.note_disguise(&intent, &disguised);
                 }
                 settled(intent)
+            }
+            // Since it was looked for at the beginning.
+            Outcome::NotAllowed(intent) if intent.state == IntentState::Issued && event.accepts() => {
+                Err(DomainError::Revoked)
             }
             Outcome::AlreadyThere(intent) | Outcome::NotAllowed(intent) => settled(intent),
             Outcome::Absent => Err(DomainError::NotFound),

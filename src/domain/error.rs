@@ -78,6 +78,9 @@ pub enum DomainError {
     /// The upload was not finished and confirmed in time.
     #[error("the time of this upload has run out")]
     Expired,
+    /// What was issued has been revoked since.
+    #[error("what was issued has been revoked")]
+    Revoked,
     /// The upload is in a state that forbids this.
     #[error("the upload is {0}")]
     InvalidState(IntentState),

@@ -115,7 +115,9 @@ impl Service {
             Ok(_) => Ok(Outcome::Confirmed),
             Err(DomainError::Mismatched(_)) => Ok(Outcome::Rejected),
             Err(error) if error.is_unfinished() => Ok(Outcome::Pending),
-            Err(DomainError::Expired | DomainError::InvalidState(_) | DomainError::NotFound) => Ok(Outcome::Ignored),
+            Err(DomainError::Expired | DomainError::Revoked | DomainError::InvalidState(_) | DomainError::NotFound) => {
+                Ok(Outcome::Ignored)
+            }
             Err(error) => Err(error),
         }
     }

@@ -91,6 +91,7 @@ impl Service {
         caller.require(Scope::Upload)?;
         let intent = self.owned_upload(caller.principal, id).await?;
         let multipart = open_multipart(&intent)?;
+        self.refuse_revoked(&intent).await?;
         let now = self.clock.now();
         let document = self.policies.current();
         if document.policy(&intent.policy, now).is_none() {
@@ -125,6 +126,7 @@ impl Service {
         require(principal, Scope::Upload)?;
         let intent = self.owned_upload(principal, id).await?;
         let multipart = open_multipart(&intent)?;
+        self.refuse_revoked(&intent).await?;
         let parts = self.store.parts(&intent.object_key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
         Ok(UploadedParts { plan: multipart.plan, parts: chosen_parts(parts, &[]) })
     }

@@ -73,6 +73,7 @@ impl Service {
             Outcome::Changed(intent) | Outcome::AlreadyThere(intent) => {
                 self.signed(Box::new(intent), &grant, now, form_return, None)
             }
+            Outcome::NotAllowed(intent) if intent.state == IntentState::Issued => Err(DomainError::Revoked),
             Outcome::NotAllowed(intent) => Err(DomainError::InvalidState(intent.state)),
             Outcome::Absent => Err(DomainError::NotFound),
         }

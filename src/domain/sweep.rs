@@ -159,12 +159,13 @@ impl Sweeper {
     }
 
     async fn confirm_or_wait(&self, upload: UploadIntent) -> Result<Next, DomainError> {
-        let (expires_at, confirm_until) = (upload.expires_at, upload.confirm_until);
+        let (id, expires_at, confirm_until) = (upload.id, upload.expires_at, upload.confirm_until);
         match self.service.confirm_intent(upload, SettledVia::Sweeper, Claim::default()).await {
             Ok(_) => self.progress().confirmed(),
             Err(DomainError::Mismatched(_)) => self.progress().rejected(),
             // The row comes first: from then on nothing can confirm it, and its next look removes what lies there.
             Err(DomainError::Expired) => self.progress().expired(),
+            Err(DomainError::Revoked) => self.service.give_up_revoked(id).await?,
             // Given up by its owner meanwhile.
             Err(DomainError::InvalidState(_)) => {}
             Err(error) if error.is_unfinished() => {

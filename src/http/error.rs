@@ -77,7 +77,7 @@ error_codes! {
     EventSenderUnknown = "event_sender_unknown", UNAUTHORIZED, "It is not known who sends these events",
         "Send one of the tokens under [events] as \"Authorization: Bearer …\" or as the password of Basic, or a message that Amazon SNS signed for a listed topic.";
     CapabilityInvalid = "capability_invalid", UNAUTHORIZED, "The capability in the path is not valid",
-        "It is forged or its time has run out. Get a new one with POST /api/v1/capabilities.";
+        "It is forged, it has been revoked, or its time has run out. Get a new one with POST /api/v1/capabilities.";
     CapabilityElsewhere = "capability_elsewhere", FORBIDDEN, "The capability in the path was given to another network",
         "A capability works from the network that asked for it. After a change of network, get a new one with POST /api/v1/capabilities.";
     ScopeMissing = "scope_missing", FORBIDDEN, "The token lacks a scope",
@@ -110,6 +110,8 @@ error_codes! {
         "An operator removed the policy that this upload was issued under. Issue a new upload under another.";
     UploadExpired = "upload_expired", GONE, "The time of the upload has run out",
         "Issue a new upload.";
+    Revoked = "revoked", GONE, "What was handed out has been revoked",
+        "An administrator has stopped it. Ask anew; whether that is allowed is for the policy and your identity provider to say.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The request body is too large",
         "Files go to the store, not here: the body only describes them.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON",
@@ -468,6 +470,7 @@ impl From<DomainError> for ApiError {
             }
             DomainError::ScopeMissing(_) => ErrorCode::ScopeMissing,
             DomainError::PolicyWithdrawn(_) => ErrorCode::PolicyWithdrawn,
+            DomainError::Revoked => ErrorCode::Revoked,
             DomainError::NotFound => ErrorCode::NotFound,
             DomainError::CallbackTokenInvalid => ErrorCode::CallbackTokenInvalid,
             DomainError::CapabilityInvalid => ErrorCode::CapabilityInvalid,

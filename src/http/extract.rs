@@ -108,7 +108,7 @@ impl FromRequest for Uploader {
             let service = &state(&request)?.service;
             let about = request.match_info().get("id").is_some();
             let id = if about { Some(UploadId::extract(&request).await?.0) } else { None };
-            let Capability { principal, policy, .. } = service.capability(token, address, id)?;
+            let Capability { principal, policy, .. } = service.capability(token, address, id).await?;
             // Here, so that no route can forget it: the user's uploads under other policies are none of its business.
             if let Some(id) = id
                 && service.owned_upload(&principal, id).await?.policy != policy

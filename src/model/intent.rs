@@ -240,6 +240,11 @@ impl IntentEvent {
         }
     }
 
+    /// Whether it makes something of what has arrived.
+    pub const fn accepts(self) -> bool {
+        matches!(self, Self::Inspect | Self::Confirm)
+    }
+
     /// The states that this event moves an upload out of: the condition of its UPDATE.
     pub fn sources(self) -> impl Iterator<Item = IntentState> {
         IntentState::ALL.into_iter().filter(move |state| matches!(state.on(self), Transition::To(_)))

@@ -84,6 +84,15 @@ pub struct Sessions {
     inner: Arc<Inner>,
 }
 
+/// What a signer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    network: Option<ClientNetwork>,
+    access: Access,
+    /// Counts up when all signers are forgotten, so that one which is being made at that moment is not used either.
+    generation: u64,
+}
+
 #[derive(Debug)]
 struct Inner {
     sdk: Sdk,
@@ -91,7 +100,8 @@ struct Inner {
     bucket: String,
     endpoint: Arc<Endpoint>,
     sts: Option<StsConfig>,
-    cache: Cache<(Option<ClientNetwork>, Access), Arc<Signer>>,
+    cache: Cache<Key, Arc<Signer>>,
+    generation: AtomicU64,
     last_failure: Mutex<Option<(DateTime<Utc>, S3Error)>>,
     assumed: AtomicU64,
     failed: AtomicU64,
@@ -111,6 +121,7 @@ impl Sessions {
                 endpoint,
                 sts: config.sts.clone(),
                 cache: Cache::builder().max_capacity(CAPACITY).time_to_live(lifetime).build(),
+                generation: AtomicU64::new(0),
                 last_failure: Mutex::new(None),
                 assumed: AtomicU64::new(0),
                 failed: AtomicU64::new(0),
@@ -137,7 +148,7 @@ impl Sessions {
         access: Access,
         wanted: Duration,
     ) -> Result<Arc<Signer>, S3Error> {
-        let key = (network, access);
+        let key = Key { network, access, generation: self.inner.generation.load(Ordering::SeqCst) };
         if let Some(signer) = self.inner.cache.get(&key).await
             && self.inner.lasts(&signer, wanted)
         {
@@ -147,7 +158,7 @@ impl Sessions {
     }
 
     /// One caller at a time for each key asks the STS; the others wait and find its answer.
-    async fn renewed(&self, key: (Option<ClientNetwork>, Access), wanted: Duration) -> Result<Arc<Signer>, S3Error> {
+    async fn renewed(&self, key: Key, wanted: Duration) -> Result<Arc<Signer>, S3Error> {
         let inner = Arc::clone(&self.inner);
         let computing = self.inner.runtime.spawn(async move {
             let computed = inner
@@ -168,6 +179,12 @@ impl Sessions {
         computing.await.unwrap_or_else(|_| {
             Err(S3Error::Unavailable { operation: ASSUME_ROLE, reason: "the service is stopping".to_owned() })
         })
+    }
+
+    /// Forgets all signers. Whoever asks from now on gets one with credentials that did not exist before.
+    pub fn forget(&self) {
+        self.inner.generation.fetch_add(1, Ordering::SeqCst);
+        self.inner.cache.invalidate_all();
     }
 
     /// What it has cost so far.
@@ -192,14 +209,14 @@ impl Inner {
         self.clock.now().checked_add_signed(wanted + MARGIN).is_some_and(|needed| expires_at >= needed)
     }
 
-    async fn remaining(&self, key: (Option<ClientNetwork>, Access)) -> Option<Arc<Signer>> {
+    async fn remaining(&self, key: Key) -> Option<Arc<Signer>> {
         let signer = self.cache.get(&key).await?;
         let expires_at = signer.credentials().expires_at()?;
         (expires_at - self.clock.now() >= SHORTEST_LIFE).then_some(signer)
     }
 
-    async fn fresh_signer(&self, key: (Option<ClientNetwork>, Access)) -> Result<Arc<Signer>, S3Error> {
-        let (network, access) = key;
+    async fn fresh_signer(&self, key: Key) -> Result<Arc<Signer>, S3Error> {
+        let Key { network, access, .. } = key;
         let credentials = match (&self.sts, network) {
             (Some(sts), _) => self.assume_role(sts, network, access).await?,
             (None, None) => self.own_credentials().await?,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::events::TOKEN;
 use crate::support::{
     AppOptions, Backend, Caller, Reply, Suite, TestApp, TestScanner,
-    app::{POLICIES, TokenOptions},
+    app::{ISSUER, POLICIES, TokenOptions},
     caller::{headers, id},
     load::eventually,
     scanner::Answer,
@@ -602,6 +602,25 @@ async fn administration(judge: &mut Judge, admin: &Caller, [nobody, anybody]: [&
         judge.call(200, Method::GET, path, with("kind=download_issued&network=127.0.0.0/8&limit=1")).await.json();
     assert_eq!(page["records"][0]["kind"], "download_issued", "{page}");
     judge.call(422, Method::GET, path, with("kind=all&user=alice")).await;
+    judge.get(401, anybody, path).await;
+    judge.get(403, nobody, path).await;
+
+    let path = "/api/v1/admin/revocations";
+    let everything = json!({ "issued_before": "2026-01-01T00:00:00Z", "reason": "a leak" });
+    let user = json!({ "user": { "issuer": ISSUER, "subject": "nobody" } });
+    judge.post(200, admin, path, &everything).await;
+    judge.post(200, admin, path, &user).await;
+    judge.post(404, admin, path, &json!({ "upload_id": NOBODYS })).await;
+    judge.post(401, anybody, path, &user).await;
+    judge.post(403, nobody, path, &user).await;
+    for wrong in [json!({}), json!({ "issued_before": "2999-01-01T00:00:00Z" }), json!({ "user": "alice" })] {
+        judge.post(422, admin, path, &wrong).await;
+    }
+    judge.post(400, admin, path, &json!([])).await;
+    judge.post(413, admin, path, &json!({ "reason": "x".repeat(5000) })).await;
+    judge.call(415, Method::POST, path, admin.request(Method::POST, path).body("{}")).await;
+    judge.get(200, admin, path).await;
+    judge.call(422, Method::GET, path, admin.request(Method::GET, &format!("{path}?limit=0"))).await;
     judge.get(401, anybody, path).await;
     judge.get(403, nobody, path).await;
 }

@@ -36,6 +36,7 @@ mod layering;
 mod mobile;
 mod multipart;
 mod policies;
+mod revocations;
 mod schedules;
 mod schema;
 mod smoke;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
     multipart::register(&mut suite);
     mobile::register(&mut suite);
     policies::register(&mut suite);
+    revocations::register(&mut suite);
     schedules::register(&mut suite);
     schema::register(&mut suite);
     smoke::register(&mut suite);

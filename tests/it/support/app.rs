@@ -114,6 +114,14 @@ impl TestApp {
         Self { backend: backend.clone(), running, bucket, database, clock: options.clock, policies_file, folder }
     }
 
+    /// Another service on the same database and bucket, with its own address. It has to be stopped before this one ends.
+    pub(crate) async fn twin(&self, overlay: &str) -> Running {
+        let settings = settings(&self.database, &self.bucket, &self.policies_file, overlay).to_string();
+        let config = Config::parse(&settings, "test settings", &std::collections::BTreeMap::new()).expect("settings");
+        let started = Box::pin(app::start(&config, self.clock.clone(), self.backend.runtime.clone())).await;
+        started.unwrap_or_else(|error| panic!("the second service does not start: {error}"))
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.running.address
     }
