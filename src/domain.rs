@@ -33,7 +33,7 @@ pub use bucket_cors::{BucketCors, CorsRule};
 pub use callback_token::CallbackTokens;
 pub use capability::{Capabilities, Capability, GrantedCapability};
 pub use confirm::{Claim, Confirmer, SniffCounts};
-pub use deliver::{DownloadRequest, IssuedDownload};
+pub use deliver::{DownloadRequest, HandOver, Permit};
 pub use disposition::{Disposition, content_disposition};
 pub use drift::{DriftCounts, DriftEvent, DriftKind, DriftOptions, Finding};
 pub use error::{BrokenRule, DomainError, MOST_BROKEN_RULES, Mismatch};

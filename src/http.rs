@@ -11,6 +11,7 @@ mod downloads;
 mod error;
 mod events;
 mod extract;
+mod files;
 mod form_return;
 mod health;
 mod metrics;
@@ -143,6 +144,7 @@ pub fn routes(app: &mut ServiceConfig) {
 
     // Downloads: for whoever a policy lets read.
     at(app, "/api/v1/downloads", "POST", [web::post().to(downloads::issue)]);
+    at(app, "/api/v1/files/{id}", "GET, HEAD", [web::get().to(files::deliver), web::head().to(files::deliver)]);
 
     // Who got what: for administrators.
     at(app, "/api/v1/audit", "GET", [web::get().to(audit::list)]);

@@ -18,7 +18,7 @@
 //! readers = "owner"                    # owner | tenant | authenticated
 //! ip_scope = { v4 = 32, v6 = 64 }      # or "off"
 //! checksum = "optional"                # or "required"
-//! delivery = "url"
+//! delivery = "url"                     # or a list of url | redirect, the first is the default
 //! confirm.grace = "1h"                 # how long after the URL's end an upload may still be confirmed, "0s" to "30d"
 //! sniff = "warn"                       # off | warn | reject: what about files that are not of the declared type
 //! inspection = "off"                   # or "required": a scanner has to find a file clean
@@ -43,5 +43,5 @@ pub use document::PolicyDocument;
 pub use format::{PolicyError, PolicyProblem};
 pub use key_template::KeyTemplate;
 pub use reload::{LoadError, PolicyHandle, PolicyStatus, PolicyWatcher, load, watch};
-pub use rules::{ChecksumRule, Delivery, InspectionRule, Readers, Rules, SniffRule};
+pub use rules::{ChecksumRule, InspectionRule, Readers, Rules, SniffRule};
 pub use view::PoliciesView;

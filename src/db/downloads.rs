@@ -14,9 +14,9 @@ use super::{
     group_insert::group_insert,
     webhooks::{self, NewDelivery},
 };
-use crate::model::{ClientNetwork, IntentId};
+use crate::model::{ClientNetwork, Delivery, IntentId};
 
-/// A row: who was given a download URL of what.
+/// A row: who was given a download of what.
 #[derive(Debug, Clone)]
 pub struct DownloadIntent {
     /// Identifies the download.
@@ -33,11 +33,13 @@ pub struct DownloadIntent {
     pub policy: String,
     /// Version of the policy file that decided.
     pub policy_version: String,
-    /// Network that the URL is scoped to.
+    /// How it reaches the reader.
+    pub delivery: Delivery,
+    /// Network that the download is scoped to.
     pub client_network: Option<ClientNetwork>,
     /// Time of issue.
     pub created_at: DateTime<Utc>,
-    /// End of the URL.
+    /// End of the URL, or of the time in which the download may begin.
     pub expires_at: DateTime<Utc>,
 }
 
@@ -79,6 +81,7 @@ group_insert! {
         tenant: Option<&'a str> as Nullable<Text> = row.tenant.as_deref();
         policy: &'a str as Text = row.policy.as_str();
         policy_version: &'a str as Text = row.policy_version.as_str();
+        delivery: &'a str as Text = row.delivery.as_str();
         client_network: Option<String> as Nullable<Text> = row.client_network.map(|network| network.to_string());
         created_at: DateTime<Utc> as Timestamptz = row.created_at;
         expires_at: DateTime<Utc> as Timestamptz = row.expires_at;

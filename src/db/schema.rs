@@ -31,7 +31,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// Who was given a download URL of which upload, for which network, until when.
+    /// Who was given a download of which upload, by which means, for which network, until when.
     download_intents (id) {
         /// UUID version 7: the time of issue is in it, and a month is a range of ids.
         id -> Uuid,
@@ -47,12 +47,14 @@ diesel::table! {
         policy -> Text,
         /// Version of the policy file that decided.
         policy_version -> Text,
-        /// Network that the URL is scoped to, with its mask; null when the policy does not scope.
+        /// Network that the download is scoped to, with its mask; null when the policy does not scope.
         client_network -> Nullable<Text>,
         /// Time of issue.
         created_at -> Timestamptz,
-        /// End of the URL that was handed out.
+        /// End of the URL that was handed out, or of the time in which the download may begin.
         expires_at -> Timestamptz,
+        /// How it reaches the reader, as the policies file names it: url, redirect, stream, accel, cdn.
+        delivery -> Text,
     }
 }
 

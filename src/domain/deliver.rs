@@ -1,4 +1,6 @@
-//! Delivering: a URL to read a confirmed upload.
+//! Delivering: one permission to read a confirmed upload, and the ways of handing it out.
+//!
+//! [`Service::authorize_download`] decides and records, the same for every way. [`Service::hand_out`] decides nothing.
 
 use std::time::Duration;
 
@@ -6,8 +8,8 @@ use chrono::{DateTime, Utc};
 
 use super::{Caller, Disposition, DomainError, Service, content_disposition, disposition::is_active, url_end};
 use crate::{
-    db::DownloadIntent,
-    model::{ClientNetwork, FileName, IntentId, IntentState, Scope},
+    db::{DownloadIntent, UploadIntent},
+    model::{ClientNetwork, Delivery, FileName, IntentId, IntentState, Scope},
     s3::Access,
     signing::{Method, PresignRequest, PresignedUrl},
 };
@@ -23,30 +25,51 @@ pub struct DownloadRequest {
     pub file_name: Option<FileName>,
     /// A shorter life than the policy's.
     pub expires_in: Option<Duration>,
+    /// How it shall reach the client; the policy's first way when absent.
+    pub delivery: Option<Delivery>,
 }
 
-/// A download and where its bytes come from.
+/// A committed permission to read one upload.
 #[derive(Debug)]
-pub struct IssuedDownload {
+pub struct Permit {
     /// The committed intent.
     pub intent: Box<DownloadIntent>,
-    /// The URL.
-    pub url: PresignedUrl,
+    /// The confirmed upload.
+    pub upload: Box<UploadIntent>,
+    /// Save or show.
+    pub disposition: Disposition,
+    /// Name to save it under; the original one when absent.
+    pub file_name: Option<FileName>,
+    /// From when it holds.
+    pub from: DateTime<Utc>,
+    /// Until when it may be begun to be used: whole seconds after `from` cut to a second, and not after the end of the
+    /// intent.
+    pub until: DateTime<Utc>,
+}
+
+/// By which means a client gets the bytes.
+#[derive(Debug)]
+pub enum HandOver {
+    /// A URL to tell the client.
+    Url(PresignedUrl),
+    /// A URL to send the client to.
+    Redirect(PresignedUrl),
 }
 
 impl Service {
-    /// Issues a download of a confirmed upload. The intent is committed before the URL is signed.
+    /// Decides whether the caller may download a confirmed upload, and in which way. The intent is committed when this
+    /// returns: nothing is handed out without a row.
     ///
     /// # Errors
     /// When there is no such upload for this caller, it is not confirmed, or the policy refuses.
-    pub async fn issue_download(
+    pub async fn authorize_download(
         &self,
         caller: Caller<'_>,
         request: &DownloadRequest,
-    ) -> Result<IssuedDownload, DomainError> {
+    ) -> Result<Permit, DomainError> {
         caller.require(Scope::Download)?;
-        let now: DateTime<Utc> = self.clock.now();
-        let upload = self.database.upload(request.upload_id).await?.ok_or(DomainError::NotFound)?;
+        let now = self.clock.now();
+        let upload = Box::new(self.database.upload(request.upload_id).await?.ok_or(DomainError::NotFound)?);
         let document = self.policies.current();
         let rules = document.policy(&upload.policy, now);
         let may_read = rules.as_ref().is_some_and(|rules| {
@@ -63,9 +86,10 @@ impl Service {
         if request.disposition == Disposition::Inline && is_active(upload.content_type.essence()) {
             return Err(DomainError::InlineRefused(upload.content_type.to_string()));
         }
+        let delivery = rules.decide_delivery(request.delivery)?;
         let network = ClientNetwork::of(caller.address, rules.ip_scope);
         let signer = self.sessions.signer(network, Access::Download, document.longest_expiry()).await?;
-        let (life, expires_at) = url_end(now, rules.decide_download(request.expires_in), &signer);
+        let (_, expires_at) = url_end(now, rules.decide_download(request.expires_in), &signer);
         let intent = Box::new(DownloadIntent {
             id: IntentId::at(now),
             upload_id: upload.id,
@@ -74,6 +98,7 @@ impl Service {
             tenant: caller.principal.tenant.clone(),
             policy: upload.policy.clone(),
             policy_version: document.version().to_owned(),
+            delivery,
             client_network: network,
             created_at: now,
             expires_at,
@@ -86,16 +111,40 @@ impl Service {
             self.database.record_download_and_tell(&intent, &deliveries).await?;
             intent
         };
-        let name = request.file_name.as_ref().unwrap_or(&upload.original_file_name);
+        let (disposition, file_name) = (request.disposition, request.file_name.clone());
+        Ok(Permit { intent, upload, disposition, file_name, from: now, until: expires_at })
+    }
+
+    /// Hands out what `permit` allows. A URL is signed for requests of `method`, because a store answers no other with
+    /// it.
+    ///
+    /// # Errors
+    /// When no credentials are to be had that sign for the network of the intent.
+    pub async fn hand_out(&self, permit: &Permit, method: Method) -> Result<HandOver, DomainError> {
+        Ok(match permit.intent.delivery {
+            Delivery::Url => HandOver::Url(self.presigned(permit, Method::Get).await?),
+            Delivery::Redirect => HandOver::Redirect(self.presigned(permit, method).await?),
+        })
+    }
+
+    async fn presigned(&self, permit: &Permit, method: Method) -> Result<PresignedUrl, DomainError> {
+        let Permit { intent, upload, .. } = permit;
+        let longest = self.policies.current().longest_expiry();
+        let signer = self.sessions.signer(intent.client_network, Access::Download, longest).await?;
+        let allowed = (permit.until - permit.from).to_std().unwrap_or_default();
+        // Up to a second is lost to the cut of `from`, which the signature makes as well.
+        let allowed = Duration::from_secs(allowed.as_secs() + u64::from(allowed.subsec_nanos() > 0));
+        let (life, _) = url_end(permit.from, allowed, &signer);
+        let name = permit.file_name.as_ref().unwrap_or(&upload.original_file_name);
         let mut query = vec![
-            ("response-content-disposition".into(), content_disposition(request.disposition, name).into()),
+            ("response-cache-control".into(), "private".into()),
+            ("response-content-disposition".into(), content_disposition(permit.disposition, name).into()),
             ("response-content-type".into(), upload.content_type.as_str().into()),
         ];
         if let Some(version) = &upload.version_id {
             query.push(("versionId".into(), version.as_str().into()));
         }
-        let get = PresignRequest { method: Method::Get, key: upload.verified_key(), query, headers: Vec::new() };
-        let url = signer.presign(&get, now, life)?;
-        Ok(IssuedDownload { intent, url })
+        let request = PresignRequest { method, key: upload.verified_key(), query, headers: Vec::new() };
+        Ok(signer.presign(&request, permit.from, life)?)
     }
 }

@@ -1,8 +1,8 @@
 //! `Content-Disposition` for file names in any script.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, str::FromStr};
 
-use crate::model::FileName;
+use crate::model::{FileName, Invalid};
 
 /// What a browser shall do with a downloaded file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -13,6 +13,18 @@ pub enum Disposition {
     Attachment,
     /// Show it.
     Inline,
+}
+
+impl FromStr for Disposition {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "attachment" => Ok(Self::Attachment),
+            "inline" => Ok(Self::Inline),
+            _ => Err(Invalid::new("must be \"attachment\" or \"inline\"")),
+        }
+    }
 }
 
 /// The header's value as RFC 6266 has it: a plain `filename` for old clients, and where that cannot hold the name a

@@ -1,36 +1,38 @@
-//! Downloads: a URL to read a confirmed upload.
-
-use std::time::Duration;
+//! Downloads as JSON: who may read a confirmed upload, and where.
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiError, ErrorCode, FieldError, State,
+    ApiError, ErrorCode, State,
     extract::{Authenticated, ClientAddress, JsonBody},
+    files::{self, Wishes},
 };
 use crate::{
-    domain::{Disposition, DownloadRequest},
-    model::{ClientNetwork, FileName, IntentId},
+    domain::{Disposition, DownloadRequest, HandOver, Permit},
+    model::{ClientNetwork, Delivery, IntentId},
+    signing::Method,
 };
 
 /// `POST /api/v1/downloads`
+///
+/// What only a request for the file itself can be answered with, such as a redirect, is found at the URL that this
+/// answers. That is authorized and recorded like any other: it is no secret and opens nothing.
 pub(super) async fn issue(
     state: web::Data<State>,
     user: Authenticated,
     address: ClientAddress,
     body: JsonBody<IssueDownloadBody>,
 ) -> Result<HttpResponse, ApiError> {
-    let download = state.service.issue_download(user.at(address), &body.value.validate()?).await?;
-    Ok(HttpResponse::Created().json(DownloadView {
-        id: download.intent.id,
-        upload_id: download.intent.upload_id,
-        method: "GET",
-        url: download.url.url(),
-        expires_at: download.intent.expires_at,
-        client_network: download.intent.client_network,
-    }))
+    let permit = state.service.authorize_download(user.at(address), &body.value.validate()?).await?;
+    let url = match permit.intent.delivery {
+        Delivery::Url => match state.service.hand_out(&permit, Method::Get).await? {
+            HandOver::Url(url) | HandOver::Redirect(url) => url.into_url(),
+        },
+        Delivery::Redirect => files::url(&state.base_url, &permit),
+    };
+    Ok(HttpResponse::Created().json(DownloadView::new(&permit, &url)))
 }
 
 /// The body of an issue request.
@@ -41,33 +43,42 @@ pub(super) struct IssueDownloadBody {
     disposition: Option<Disposition>,
     file_name: Option<String>,
     expires_in: Option<u32>,
+    delivery: Option<Delivery>,
 }
 
 impl IssueDownloadBody {
     fn validate(self) -> Result<DownloadRequest, ApiError> {
         // An id that this service cannot have given out is nobody's upload, as in a path.
         let upload_id: IntentId = self.upload_id.parse().map_err(|_| ApiError::new(ErrorCode::NotFound))?;
-        let invalid =
-            |field: &str, rule: String| ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new(field, rule)]);
-        let file_name = self.file_name.as_deref().map(FileName::parse).transpose();
-        if self.expires_in == Some(0) {
-            return Err(invalid("expires_in", "must be at least 1 second".to_owned()));
-        }
-        Ok(DownloadRequest {
-            upload_id,
-            disposition: self.disposition.unwrap_or_default(),
-            file_name: file_name.map_err(|error| invalid("file_name", error.rule))?,
-            expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
-        })
+        let Self { disposition, file_name, expires_in, delivery, .. } = self;
+        Wishes { disposition, file_name, expires_in, delivery }.validate(upload_id)
     }
 }
 
+/// A download in JSON.
 #[derive(Serialize)]
-struct DownloadView<'a> {
+pub(super) struct DownloadView<'a> {
     id: IntentId,
     upload_id: IntentId,
+    delivery: Delivery,
     method: &'static str,
     url: &'a str,
     expires_at: DateTime<Utc>,
     client_network: Option<ClientNetwork>,
+}
+
+impl<'a> DownloadView<'a> {
+    /// The download that `permit` allows, at `url`.
+    pub(super) fn new(permit: &Permit, url: &'a str) -> Self {
+        let intent = &permit.intent;
+        Self {
+            id: intent.id,
+            upload_id: intent.upload_id,
+            delivery: intent.delivery,
+            method: "GET",
+            url,
+            expires_at: permit.until,
+            client_network: intent.client_network,
+        }
+    }
 }

@@ -395,6 +395,7 @@ impl From<Refusal> for ApiError {
             Refusal::MethodNotAllowed { received, .. } | Refusal::TooLargeForOneRequest { received } => {
                 Some(received.as_str().into())
             }
+            Refusal::DeliveryNotAllowed { received, .. } => Some(received.as_str().into()),
             Refusal::ExpiresInZero { received } => Some(received.as_secs().into()),
             Refusal::SizeRequired { .. }
             | Refusal::ChecksumRequired

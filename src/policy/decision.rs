@@ -3,7 +3,9 @@
 use std::{fmt, time::Duration};
 
 use super::{ChecksumRule, Readers, Rules, rules::join};
-use crate::model::{ByteSize, ContentType, Invalid, MediaRange, PartPlan, Principal, SizePromise, UploadMethod};
+use crate::model::{
+    ByteSize, ContentType, Delivery, Invalid, MediaRange, PartPlan, Principal, SizePromise, UploadMethod,
+};
 
 /// What a client asks to upload.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,7 @@ pub struct UploadDecision {
     pub expires_in: Duration,
 }
 
-/// Why the rules refuse an upload.
+/// Why the rules refuse an upload or a download.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The file is larger than the policy allows.
@@ -91,6 +93,14 @@ pub enum Refusal {
     /// The policy wants a checksum and there is none.
     #[error("must be given: the policy requires the SHA-256 of the file, base64")]
     ChecksumRequired,
+    /// The policy does not deliver in this way.
+    #[error("must be one of: {}; not {received}", join(allowed))]
+    DeliveryNotAllowed {
+        /// The policy's `delivery`.
+        allowed: Vec<Delivery>,
+        /// What was asked for.
+        received: Delivery,
+    },
     /// The life asked for is shorter than one second, the unit that signatures count in.
     #[error("must be at least 1 second, not {}", humantime::format_duration(*received))]
     ExpiresInZero {
@@ -107,6 +117,7 @@ impl Refusal {
             Self::ContentType { .. } => "file_type",
             Self::MethodNotAllowed { .. } | Self::TooLargeForOneRequest { .. } => "method",
             Self::ChecksumRequired | Self::ChecksumOfParts => "checksum_sha256",
+            Self::DeliveryNotAllowed { .. } => "delivery",
             Self::ExpiresInZero { .. } => "expires_in",
         }
     }
@@ -226,6 +237,16 @@ impl Rules {
         expires_in.map_or(self.download_expires_in, |asked| {
             Duration::from_secs(asked.as_secs().max(1)).min(self.download_expires_in)
         })
+    }
+
+    /// How a download reaches the client: as asked for, or the first way of the policy.
+    pub fn decide_delivery(&self, asked: Option<Delivery>) -> Result<Delivery, Refusal> {
+        // Rules from a document always have one.
+        let wanted = asked.or_else(|| self.delivery.first().copied()).unwrap_or(Delivery::Url);
+        if self.delivery.contains(&wanted) {
+            return Ok(wanted);
+        }
+        Err(Refusal::DeliveryNotAllowed { allowed: self.delivery.clone(), received: wanted })
     }
 
     /// Whether `reader` may download what this owner uploaded. Subjects and tenants mean something only within their

@@ -262,7 +262,10 @@ impl Reader<'_> {
             "readers" => self.set(&mut rules.readers, key, value, parsed),
             "ip_scope" => self.set(&mut rules.ip_scope, key, value, ip_scope),
             "checksum" => self.set(&mut rules.checksum, key, value, parsed),
-            "delivery" => self.set(&mut rules.delivery, key, value, parsed),
+            "delivery" if value.get_ref().is_str() => {
+                self.set(&mut rules.delivery, key, value, |value| parsed(value).map(|only| vec![only]));
+            }
+            "delivery" => self.set_list(&mut rules.delivery, key, value),
             "confirm.grace" => self.set(&mut rules.confirm_grace, key, value, grace),
             "sniff" => self.set(&mut rules.sniff, key, value, parsed),
             "inspection" => self.set(&mut rules.inspection, key, value, parsed),
@@ -479,7 +482,10 @@ mod tests {
             ),
             ("ip_scope = { v4 = 0, v6 = 64 }", "ip_scope: v4 must be a prefix length of 8 to 32"),
             ("checksum = \"maybe\"", "checksum: must be \"optional\" or \"required\", not \"maybe\""),
-            ("delivery = \"stream\"", "delivery: must be \"url\" (no other delivery is supported), not \"stream\""),
+            ("delivery = \"post\"", "delivery: must be \"url\" or \"redirect\", not \"post\""),
+            ("delivery = [\"url\", \"post\"]", "delivery[1]: must be \"url\" or \"redirect\", not \"post\""),
+            ("delivery = [\"url\", \"url\"]", "delivery[1]: must not be repeated"),
+            ("delivery = []", "delivery: must be a list in brackets with at least one item"),
             ("sniff = \"on\"", "sniff: must be \"off\", \"warn\" or \"reject\", not \"on\""),
             ("inspection = true", "inspection: must be a string in quotes, not a boolean"),
             ("inspection = \"on\"", "inspection: must be \"off\" or \"required\", not \"on\""),
@@ -631,7 +637,7 @@ content_types = ["image/*", "application/pdf"]
 key = "t/{tenant}/{id}"
 readers = "tenant"
 checksum = "required"
-delivery = "url"
+delivery = ["redirect", "url"]
 confirm.grace = "0s"
 sniff = "reject"
 inspection = "required"
@@ -662,7 +668,7 @@ v6 = 48
                 "readers = tenant",
                 "ip_scope = v4 /24, v6 /48",
                 "checksum = required",
-                "delivery = url",
+                "delivery = redirect, url",
                 "confirm.grace = 0s",
                 "sniff = reject",
                 "inspection = required",

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::Serialize;
 
 use super::KeyTemplate;
-use crate::model::{ByteRate, ByteSize, Invalid, IpScope, MediaRange, PartPlan, UploadMethod};
+use crate::model::{ByteRate, ByteSize, Delivery, Invalid, IpScope, MediaRange, PartPlan, UploadMethod};
 
 /// What one policy allows while no schedule entry changes it. The default is that of a policy without any key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub struct Rules {
     pub ip_scope: IpScope,
     /// Whether the client must promise a checksum.
     pub checksum: ChecksumRule,
-    /// How downloads reach the client.
-    pub delivery: Delivery,
+    /// How downloads may reach the client: at least one way, the first is the default.
+    pub delivery: Vec<Delivery>,
     /// How long after the URL's end an upload that was finished in time may still be confirmed: 0 seconds to 30 days.
     pub confirm_grace: Duration,
     /// What is done about a file whose first bytes are not of the declared type.
@@ -89,7 +89,7 @@ impl Rules {
             ("readers", self.readers.to_string()),
             ("ip_scope", self.ip_scope.to_string()),
             ("checksum", self.checksum.to_string()),
-            ("delivery", self.delivery.to_string()),
+            ("delivery", join(&self.delivery)),
             ("confirm.grace", humantime::format_duration(self.confirm_grace).to_string()),
             ("sniff", self.sniff.to_string()),
             ("inspection", self.inspection.to_string()),
@@ -115,7 +115,7 @@ impl Default for Rules {
             readers: Readers::Owner,
             ip_scope: IpScope::Prefix { v4: 32, v6: 64 },
             checksum: ChecksumRule::Optional,
-            delivery: Delivery::Url,
+            delivery: vec![Delivery::Url],
             confirm_grace: Duration::from_hours(1),
             sniff: SniffRule::Warn,
             inspection: InspectionRule::Off,
@@ -256,33 +256,6 @@ impl fmt::Display for InspectionRule {
         f.write_str(match self {
             Self::Off => "off",
             Self::Required => "required",
-        })
-    }
-}
-
-/// How a download reaches the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Delivery {
-    /// As a presigned URL in a JSON reply.
-    Url,
-}
-
-impl FromStr for Delivery {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text {
-            "url" => Ok(Self::Url),
-            _ => Err(Invalid::new("must be \"url\" (no other delivery is supported)")),
-        }
-    }
-}
-
-impl fmt::Display for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Url => "url",
         })
     }
 }

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use super::{ChecksumRule, Delivery, InspectionRule, PolicyDocument, Readers, Rules, SniffRule};
-use crate::model::{ByteRate, IpScope, MediaRange, UploadMethod};
+use super::{ChecksumRule, InspectionRule, PolicyDocument, Readers, Rules, SniffRule};
+use crate::model::{ByteRate, Delivery, IpScope, MediaRange, UploadMethod};
 
 /// The policies in force at one instant, and what is planned for them.
 ///
@@ -43,7 +43,7 @@ struct RulesView<'a> {
     #[serde(serialize_with = "serialize_scope")]
     ip_scope: IpScope,
     checksum: ChecksumRule,
-    delivery: Delivery,
+    delivery: &'a [Delivery],
     confirm: ConfirmView,
     sniff: SniffRule,
     inspection: InspectionRule,
@@ -105,7 +105,7 @@ impl<'a> RulesView<'a> {
             readers: rules.readers,
             ip_scope: rules.ip_scope,
             checksum: rules.checksum,
-            delivery: rules.delivery,
+            delivery: &rules.delivery,
             confirm: ConfirmView { grace: rules.confirm_grace.as_secs() },
             sniff: rules.sniff,
             inspection: rules.inspection,
@@ -170,7 +170,7 @@ upload.min_rate = "64KiB/s"
             "readers": "owner",
             "ip_scope": "off",
             "checksum": "optional",
-            "delivery": "url",
+            "delivery": ["url"],
             "confirm": {"grace": 3600},
             "sniff": "warn",
             "inspection": "off",

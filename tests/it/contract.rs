@@ -182,7 +182,8 @@ async fn answers(backend: Backend) {
     let by_all = POLICIES.replace("[\"post\", \"put\"]", "[\"post\", \"put\", \"multipart\"]");
     let policies = format!(
         "{by_all}\n[policy.inspected]\nmethods = [\"put\"]\ninspection = \"required\"\n\
-         [policy.large]\nmethods = [\"multipart\"]\n"
+         [policy.large]\nmethods = [\"multipart\"]\n\
+         [policy.delivered]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\"]\n"
     );
     let options = AppOptions { policies: Some(policies), settings, ..AppOptions::default() };
     let app = TestApp::start_with(&backend, options).await;
@@ -206,6 +207,7 @@ async fn answers(backend: Backend) {
     settling(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     parts(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     downloads(&mut judge, &alice, [&nobody, &anybody]).await;
+    files(&mut judge, &alice, [&nobody, &anybody]).await;
     administration(&mut judge, &with(&["manage"]), [&nobody, &anybody]).await;
     events(&mut judge, &app, &anybody).await;
     form_return(&mut judge, &alice, &anybody).await;
@@ -645,4 +647,30 @@ async fn downloads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Calle
     judge.call(415, Method::POST, path, alice.request(Method::POST, path).body("{}")).await;
     let garbage = alice.at("127.0.0.12").request(Method::POST, path).header("x-forwarded-for", "garbage");
     judge.call(400, Method::POST, path, garbage.json(&body)).await;
+    judge.post(422, alice, path, &json!({ "upload_id": confirmed["id"], "delivery": "redirect" })).await;
+}
+
+async fn files(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {
+    let pattern = "/api/v1/files/{id}";
+    let put = json!({ "method": "put", "policy": "delivered" });
+    let confirmed = alice.upload("a.html", b"12345", &put).await;
+    let issued = alice.issue("b.txt", b"12345", &put).await;
+    for (id, query, caller, status) in [
+        (id(&confirmed), "", alice, 200),
+        (id(&confirmed), "?delivery=redirect&file_name=b.html&expires_in=5", alice, 302),
+        (id(&confirmed), "?delivery=post", alice, 422),
+        (id(&confirmed), "?disposition=inline", alice, 422),
+        (id(&confirmed), "", anybody, 401),
+        (id(&confirmed), "", nobody, 403),
+        (NOBODYS, "", alice, 404),
+        (id(&issued), "", alice, 409),
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            let request = caller.request(method.clone(), &format!("/api/v1/files/{id}{query}"));
+            judge.call(status, method, pattern, request).await;
+        }
+    }
+    let path = format!("/api/v1/files/{}", id(&confirmed));
+    let garbage = alice.at("127.0.0.12").request(Method::GET, &path).header("x-forwarded-for", "garbage");
+    judge.call(400, Method::GET, pattern, garbage).await;
 }

@@ -236,13 +236,14 @@ async fn recorded(backend: Backend) {
     let issued = issue(&reader, &upload, json!({ "expires_in": 10 })).await.expect(StatusCode::CREATED);
     issue(&reader, &upload, json!({ "expires_in": 0 })).await.expect_problem(422, "invalid_request");
     let rows = app.database.psql(
-        "SELECT row_to_json(d) FROM (SELECT id, upload_id, issuer, subject, tenant, policy, policy_version, \
+        "SELECT row_to_json(d) FROM (SELECT id, upload_id, issuer, subject, tenant, policy, policy_version, delivery, \
          client_network, to_char(expires_at, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS expires_at FROM download_intents) d",
     );
     let row: Value = serde_json::from_str(&rows).unwrap_or_else(|error| panic!("{error}: {rows}"));
     let expected = json!({
         "id": issued["id"], "upload_id": upload["id"], "issuer": OTHER_ISSUER, "subject": "dave", "tenant": "globex",
-        "policy": "public", "policy_version": upload["policy_version"], "client_network": "127.0.0.11/32",
+        "policy": "public", "policy_version": upload["policy_version"], "delivery": "url",
+        "client_network": "127.0.0.11/32",
         "expires_at": issued["expires_at"],
     });
     assert_eq!(row, expected);

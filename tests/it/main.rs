@@ -24,6 +24,7 @@ mod command_line;
 mod content;
 mod contract;
 mod cors;
+mod deliveries;
 mod downloads;
 mod drift;
 mod events;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
     content::register(&mut suite);
     contract::register(&mut suite);
     cors::register(&mut suite);
+    deliveries::register(&mut suite);
     downloads::register(&mut suite);
     drift::register(&mut suite);
     events::register(&mut suite);

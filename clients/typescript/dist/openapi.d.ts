@@ -745,11 +745,54 @@ export interface paths {
          * Issue a download
          * @description For a confirmed upload, to whoever its policy names as readers. The intent is recorded. Every request makes a
          *     new one: `Idempotency-Key` has no effect here. Needs the scope for downloads, where one is configured.
+         *
+         *     `url` is one of the store where the delivery is `url`. Where it is another, `url` is that of
+         *     `GET /api/v1/files/{id}`, which asks for a token, decides and records by itself.
          */
         post: operations["issueDownload"];
         delete?: never;
         options?: never;
         head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/files/{id}": {
+        parameters: {
+            query?: {
+                /** @description One of the ways that the policy of the upload allows; the first of them when absent. */
+                delivery?: components["schemas"]["Delivery"];
+                /** @description As in a request for a download. */
+                disposition?: "attachment" | "inline";
+                /** @description The name to save the file under; the original one when absent. */
+                file_name?: components["schemas"]["FileName"];
+                /** @description The life of a URL in seconds. It can only shorten what the policy gives. */
+                expires_in?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * A file, in the way that its policy delivers it
+         * @description For whoever the policy of a confirmed upload names as readers. Every request is recorded. Needs the scope for
+         *     downloads, where one is configured.
+         */
+        get: operations["file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /**
+         * The same without a body
+         * @description Authorized and recorded as a GET is. A redirect leads to a URL that is good for a HEAD.
+         */
+        head: operations["fileHead"];
         patch?: never;
         trace?: never;
     };
@@ -1193,6 +1236,8 @@ export interface components {
              * @description The life of the URL in seconds. It can only shorten what the policy gives.
              */
             expires_in?: number | null;
+            /** @description One of the ways that the policy allows; the first of them when absent. */
+            delivery?: components["schemas"]["Delivery"] | null;
         };
         /** @description What every upload has, in any state. */
         UploadFields: {
@@ -1584,9 +1629,15 @@ export interface components {
                 expires_at: components["schemas"]["Timestamp"];
             };
         };
+        /**
+         * @description How a file reaches the client: by a presigned URL in JSON, or by a redirect to one.
+         * @enum {string}
+         */
+        Delivery: "url" | "redirect";
         Download: {
             id: components["schemas"]["IntentId"];
             upload_id: components["schemas"]["IntentId"];
+            delivery: components["schemas"]["Delivery"];
             /** @constant */
             method: "GET";
             /**
@@ -1631,8 +1682,8 @@ export interface components {
              * @enum {string}
              */
             checksum: "optional" | "required";
-            /** @enum {string} */
-            delivery: "url";
+            /** @description How files may be delivered; the first is the default. */
+            delivery: components["schemas"]["Delivery"][];
             confirm: {
                 /** @description Seconds after `expires_at` in which an upload may still be confirmed or renewed. */
                 grace: number;
@@ -4037,7 +4088,174 @@ export interface operations {
             };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description `invalid_request`: a field breaks a rule, or `inline` is asked for a type that a browser would run. */
+            /**
+             * @description `invalid_request`: a field breaks a rule, or `inline` is asked for a type that a browser would run.
+             *     `policy_refused`: the policy does not deliver in the way that is asked for.
+             */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    file: {
+        parameters: {
+            query?: {
+                /** @description One of the ways that the policy of the upload allows; the first of them when absent. */
+                delivery?: components["schemas"]["Delivery"];
+                /** @description As in a request for a download. */
+                disposition?: "attachment" | "inline";
+                /** @description The name to save the file under; the original one when absent. */
+                file_name?: components["schemas"]["FileName"];
+                /** @description The life of a URL in seconds. It can only shorten what the policy gives. */
+                expires_in?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The delivery `url`. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Download"];
+                };
+            };
+            /** @description The delivery `redirect`, to a URL of the store. */
+            302: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @description The URL, to be followed at once. */
+                    Location: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            404: components["responses"]["NotFound"];
+            /**
+             * @description `upload_not_confirmed`: there is nothing to download. `policy_withdrawn`: the upload is the caller's own,
+             *     but its policy is no longer there.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `invalid_request`: a field breaks a rule, or `inline` is asked for a type that a browser would run.
+             *     `policy_refused`: the policy does not deliver in the way that is asked for.
+             */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    fileHead: {
+        parameters: {
+            query?: {
+                /** @description One of the ways that the policy of the upload allows; the first of them when absent. */
+                delivery?: components["schemas"]["Delivery"];
+                /** @description As in a request for a download. */
+                disposition?: "attachment" | "inline";
+                /** @description The name to save the file under; the original one when absent. */
+                file_name?: components["schemas"]["FileName"];
+                /** @description The life of a URL in seconds. It can only shorten what the policy gives. */
+                expires_in?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                id: components["parameters"]["UploadId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The delivery `url`. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Download"];
+                };
+            };
+            /** @description The delivery `redirect`, to a URL of the store. */
+            302: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @description The URL, to be followed at once. */
+                    Location: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            404: components["responses"]["NotFound"];
+            /**
+             * @description `upload_not_confirmed`: there is nothing to download. `policy_withdrawn`: the upload is the caller's own,
+             *     but its policy is no longer there.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `invalid_request`: a field breaks a rule, or `inline` is asked for a type that a browser would run.
+             *     `policy_refused`: the policy does not deliver in the way that is asked for.
+             */
             422: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];

@@ -180,6 +180,12 @@ impl Reply {
         self.json()
     }
 
+    /// Itself, if the status is the one expected: for bodies that are not JSON.
+    pub(crate) fn expect_status(&self, status: StatusCode) -> &Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+
     /// The body of a problem, if status and code are the ones expected.
     pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
         let body = self.expect(StatusCode::from_u16(status).unwrap());

@@ -1,0 +1,117 @@
+//! Files themselves, in whichever way the policy delivers them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use reqwest::Url;
+
+use super::{
+    ApiError, ErrorCode, FieldError, State,
+    downloads::DownloadView,
+    extract::{Authenticated, ClientAddress, UploadId},
+};
+use crate::{
+    domain::{Disposition, DownloadRequest, HandOver, Permit},
+    model::{Delivery, FileName, IntentId},
+    signing::Method,
+};
+
+/// `GET` and `HEAD /api/v1/files/{id}`
+///
+/// A HEAD is authorized and recorded like a GET. It tells that the file is there, its size and its digest, which is
+/// already reading; and as a redirect it carries a URL of the store, which does not exist without a row.
+pub(super) async fn deliver(
+    state: web::Data<State>,
+    user: Authenticated,
+    address: ClientAddress,
+    id: UploadId,
+    query: web::Query<BTreeMap<String, String>>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let wishes = Wishes::from_query(&query)?.validate(id.0)?;
+    let permit = state.service.authorize_download(user.at(address), &wishes).await?;
+    hand_out(&state, &permit, &request).await
+}
+
+/// Answers `request` with what `permit` allows.
+pub(super) async fn hand_out(state: &State, permit: &Permit, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let method = if *request.method() == actix_web::http::Method::HEAD { Method::Head } else { Method::Get };
+    Ok(match state.service.hand_out(permit, method).await? {
+        HandOver::Url(url) => HttpResponse::Ok().json(DownloadView::new(permit, url.url())),
+        // Found (RFC 9110 section 15.4.3): the next request for the file has to come here again.
+        HandOver::Redirect(url) => HttpResponse::Found()
+            .insert_header((header::LOCATION, url.url()))
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .finish(),
+    })
+}
+
+/// Where the file of `permit` is delivered as it was asked for.
+pub(super) fn url(base_url: &str, permit: &Permit) -> String {
+    let Permit { intent, disposition, file_name, .. } = permit;
+    let mut url = format!("{base_url}/api/v1/files/{}?delivery={}", intent.upload_id, intent.delivery);
+    if *disposition == Disposition::Inline {
+        url.push_str("&disposition=inline");
+    }
+    // The base URL of the settings is one, so it always parses.
+    match (file_name, Url::parse(&url)) {
+        (Some(name), Ok(mut url)) => {
+            url.query_pairs_mut().append_pair("file_name", name.as_str());
+            url.into()
+        }
+        _ => url,
+    }
+}
+
+/// What a client may wish of a download. The policy has the last word.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    pub(super) disposition: Option<Disposition>,
+    pub(super) file_name: Option<String>,
+    /// In seconds.
+    pub(super) expires_in: Option<u32>,
+    pub(super) delivery: Option<Delivery>,
+}
+
+impl Wishes {
+    fn from_query(query: &BTreeMap<String, String>) -> Result<Self, ApiError> {
+        let mut wishes = Self::default();
+        let mut errors = Vec::new();
+        for (name, value) in query {
+            let rule = match name.as_str() {
+                "disposition" => {
+                    value.parse().map(|disposition| wishes.disposition = Some(disposition)).err().map(|e| e.rule)
+                }
+                "delivery" => value.parse().map(|delivery| wishes.delivery = Some(delivery)).err().map(|e| e.rule),
+                "expires_in" => {
+                    let seconds = value.parse().map(|seconds| wishes.expires_in = Some(seconds));
+                    seconds.err().map(|_| "must be a number of seconds".to_owned())
+                }
+                "file_name" => {
+                    wishes.file_name = Some(value.clone());
+                    None
+                }
+                _ => Some("is not a parameter of a file: disposition, file_name, expires_in, delivery".to_owned()),
+            };
+            errors.extend(rule.map(|rule| FieldError::new(name.as_str(), rule).with_received(value.as_str())));
+        }
+        if errors.is_empty() { Ok(wishes) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
+    }
+
+    /// The request for the upload `upload_id`.
+    pub(super) fn validate(self, upload_id: IntentId) -> Result<DownloadRequest, ApiError> {
+        let invalid =
+            |field: &str, rule: String| ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new(field, rule)]);
+        let file_name = self.file_name.as_deref().map(FileName::parse).transpose();
+        if self.expires_in == Some(0) {
+            return Err(invalid("expires_in", "must be at least 1 second".to_owned()));
+        }
+        Ok(DownloadRequest {
+            upload_id,
+            disposition: self.disposition.unwrap_or_default(),
+            file_name: file_name.map_err(|error| invalid("file_name", error.rule))?,
+            expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
+            delivery: self.delivery,
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! The ways in which a file is handed out.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Invalid;
+
+/// How a download reaches the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Delivery {
+    /// As a presigned URL in a JSON reply.
+    Url,
+    /// As a redirect to a presigned URL.
+    Redirect,
+}
+
+impl Delivery {
+    /// Its name in policies, requests and rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Url => "url",
+            Self::Redirect => "redirect",
+        }
+    }
+}
+
+impl FromStr for Delivery {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "url" => Ok(Self::Url),
+            "redirect" => Ok(Self::Redirect),
+            _ => Err(Invalid::new("must be \"url\" or \"redirect\"")),
+        }
+    }
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
