@@ -391,6 +391,14 @@ fn meets_demands(document: &PolicyDocument, config: &Config) -> Result<(), Vec<P
         let rule =
             "needs the [s3.sts] settings, without which no store can hold a URL to a network; or must be \"off\"";
         refuse("ip_scope", rule, &|rules| rules.ip_scope != IpScope::Off);
+        // A ticket is shown to this service, which knows the network without any store.
+        let rule = "needs download.uses, or the [s3.sts] settings, without which no store can hold a URL to a network; or \
+                    must be \"off\"";
+        refuse("download.ip_scope", rule, &|rules| {
+            rules.download_ip_scope() != rules.ip_scope
+                && rules.download_ip_scope() != IpScope::Off
+                && rules.download_uses.is_none()
+        });
     }
     match &config.inspection {
         None => {

@@ -17,6 +17,7 @@ mod partitions;
 pub mod revocations;
 #[expect(clippy::doc_markdown, reason = "generated from the comments in the database, which are for psql as well")]
 mod schema;
+pub mod tickets;
 mod types;
 pub mod uploads;
 pub mod webhooks;

@@ -22,6 +22,7 @@ mod renew;
 mod revoke;
 mod sniff;
 mod sweep;
+mod tickets;
 mod token_keys;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -45,6 +46,7 @@ pub use multipart::{ClaimedPart, MissingParts, PartsRequest, SignedPart, Uploade
 pub use outbox::Outbox;
 pub use revoke::{RevocationRequest, RevocationSubject, Revoked};
 pub use sweep::{Rehearsal, SweepProgress, SweepStatus, Sweeper};
+pub use tickets::RevokedDownload;
 pub use token_keys::TokenKeys;
 
 use crate::{

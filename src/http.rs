@@ -22,6 +22,7 @@ mod request;
 mod revocations;
 mod s3_xml;
 mod sign;
+mod tickets;
 mod uploads;
 
 use std::{future::ready, sync::Arc, time::Duration};
@@ -145,6 +146,9 @@ pub fn routes(app: &mut ServiceConfig) {
     // Downloads: for whoever a policy lets read.
     at(app, "/api/v1/downloads", "POST", [web::post().to(downloads::issue)]);
     at(app, "/api/v1/files/{id}", "GET, HEAD", [web::get().to(files::deliver), web::head().to(files::deliver)]);
+
+    at(app, "/api/v1/downloads/{id}", "DELETE", [web::delete().to(tickets::revoke)]);
+    at(app, "/t/{ticket}", "GET, HEAD", [web::get().to(tickets::redeem), web::head().to(tickets::probe)]);
 
     // Who got what: for administrators.
     at(app, "/api/v1/audit", "GET", [web::get().to(audit::list)]);

@@ -178,11 +178,7 @@ impl Database {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn is_revoked(
-        &self,
-        targets: &[RevocationTarget],
-        issued_at: DateTime<Utc>,
-    ) -> Result<bool, DbError> {
+    pub async fn is_revoked(&self, targets: &[RevocationTarget], issued_at: DateTime<Utc>) -> Result<bool, DbError> {
         #[derive(QueryableByName)]
         struct Found {
             #[diesel(sql_type = Bool)]
@@ -251,7 +247,7 @@ impl Database {
              AND ($6 IS NULL OR id = $6) ORDER BY expires_at DESC LIMIT 1) \
              UNION ALL \
              (SELECT expires_at FROM download_intents WHERE {common} AND ($6 IS NULL OR upload_id = $6) \
-             ORDER BY expires_at DESC LIMIT 1) \
+             AND NOT EXISTS (SELECT 1 FROM download_tickets WHERE download_id = download_intents.id) ORDER BY expires_at DESC LIMIT 1) \
              ORDER BY expires_at DESC LIMIT 1"
         );
         let end: Option<End> = self

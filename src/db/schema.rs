@@ -59,6 +59,28 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// Tickets for downloads: what is told of a ticket is in its row of download_intents, which is found by its id. Kept for a while after their end, to say why they are refused.
+    download_tickets (token_sha256) {
+        /// SHA-256 of the ticket, which itself is stored nowhere.
+        token_sha256 -> Bytea,
+        /// The download. No foreign key: months of downloads are dropped on their own schedule.
+        download_id -> Uuid,
+        /// Whether the file is shown, and not saved.
+        is_inline -> Bool,
+        /// Name to save it under; the original one when null.
+        file_name -> Nullable<Text>,
+        /// How often it can be redeemed.
+        uses -> Int4,
+        /// How often it has been.
+        used -> Int4,
+        /// Last instant at which it can be redeemed.
+        expires_at -> Timestamptz,
+        /// When its owner or an administrator took it back; null while nobody has.
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     /// Confirmed uploads whose object a run has met in the bucket. Empty when no run is under way.
     drift_objects (run_id, upload_id) {
         /// The run.
@@ -287,6 +309,7 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(
     access_events,
     download_intents,
+    download_tickets,
     drift_objects,
     drift_runs,
     idempotency_keys,

@@ -11,8 +11,8 @@ use diesel::{
 };
 
 use crate::model::{
-    AuditKind, ByteSize, ClientNetwork, ContentType, ETag, FileName, IntentId, IntentState, Metadata, ObjectKey,
-    Sha256Digest, UploadMethod,
+    AuditKind, ByteSize, ClientNetwork, ContentType, Delivery, ETag, FileName, IntentId, IntentState, Metadata,
+    ObjectKey, Sha256Digest, UploadMethod,
 };
 
 /// Reads `$type` from a column of `$sql_type`, by way of the `$stored` value that diesel knows.
@@ -40,6 +40,7 @@ stored_as!(AuditKind, sql_types::Text, |kind: String| kind.parse()?);
 stored_as!(IntentState, sql_types::Text, |state: String| state.parse()?);
 stored_as!(UploadMethod, sql_types::Text, |method: String| method.parse()?);
 stored_as!(ObjectKey, sql_types::Text, |key: String| Self::parse(key)?);
+stored_as!(Delivery, sql_types::Text, |delivery: String| delivery.parse()?);
 stored_as!(FileName, sql_types::Text, |name: String| Self::parse(&name)?);
 stored_as!(ContentType, sql_types::Text, |content_type: String| content_type.parse()?);
 // As text: PostgreSQL's binary form of addresses depends on the operating system that the server was built for, and

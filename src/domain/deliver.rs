@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
 use super::{Caller, Disposition, DomainError, Service, content_disposition, disposition::is_active, url_end};
 use crate::{
@@ -40,6 +40,9 @@ pub struct Permit {
     pub disposition: Disposition,
     /// Name to save it under; the original one when absent.
     pub file_name: Option<FileName>,
+    /// How often it may be redeemed, where the policy makes tickets of downloads. Then this service has compared the
+    /// client's address with the network of the intent, or does when the ticket is redeemed.
+    pub uses: Option<u16>,
     /// From when it holds.
     pub from: DateTime<Utc>,
     /// Until when it may be begun to be used: whole seconds after `from` cut to a second, and not after the end of the
@@ -67,7 +70,9 @@ impl Service {
         caller: Caller<'_>,
         request: &DownloadRequest,
     ) -> Result<Permit, DomainError> {
-        caller.require(Scope::Download)?;
+        caller.require(Scope::Download).inspect_err(|_| {
+            self.note_refusal(caller.principal, caller.address, Some(request.upload_id), "scope_missing");
+        })?;
         let now = self.clock.now();
         let upload = Box::new(self.database.upload(request.upload_id).await?.ok_or(DomainError::NotFound)?);
         let document = self.policies.current();
@@ -77,6 +82,7 @@ impl Service {
         });
         // To whoever may not read it, it does not exist, in any state.
         if !may_read && !upload.is_owned_by(caller.principal) {
+            self.note_refusal(caller.principal, caller.address, Some(upload.id), "not_found");
             return Err(DomainError::NotFound);
         }
         let Some(rules) = rules else { return Err(DomainError::PolicyWithdrawn(upload.policy)) };
@@ -87,9 +93,16 @@ impl Service {
             return Err(DomainError::InlineRefused(upload.content_type.to_string()));
         }
         let delivery = rules.decide_delivery(request.delivery)?;
-        let network = ClientNetwork::of(caller.address, rules.ip_scope);
-        let signer = self.sessions.signer(network, Access::Download, document.longest_expiry()).await?;
-        let (_, expires_at) = url_end(now, rules.decide_download(request.expires_in), &signer);
+        let network = ClientNetwork::of(caller.address, rules.download_ip_scope());
+        let (uses, allowed) = (rules.download_uses, rules.decide_download(request.expires_in));
+        let expires_at = match uses {
+            // It is this service that a ticket is shown to, and no session bounds its life.
+            Some(_) => now.trunc_subsecs(0) + TimeDelta::from_std(allowed).unwrap_or_default(),
+            None => {
+                let signer = self.sessions.signer(network, Access::Download, document.longest_expiry()).await?;
+                url_end(now, allowed, &signer).1
+            }
+        };
         let intent = Box::new(DownloadIntent {
             id: IntentId::at(now),
             upload_id: upload.id,
@@ -112,7 +125,8 @@ impl Service {
             intent
         };
         let (disposition, file_name) = (request.disposition, request.file_name.clone());
-        Ok(Permit { intent, upload, disposition, file_name, from: now, until: expires_at })
+        let until = if uses.is_some() { Permit::shortly(now, expires_at) } else { expires_at };
+        Ok(Permit { intent, upload, disposition, file_name, uses, from: now, until })
     }
 
     /// Hands out what `permit` allows. A URL is signed for requests of `method`, because a store answers no other with
@@ -130,7 +144,9 @@ impl Service {
     async fn presigned(&self, permit: &Permit, method: Method) -> Result<PresignedUrl, DomainError> {
         let Permit { intent, upload, .. } = permit;
         let longest = self.policies.current().longest_expiry();
-        let signer = self.sessions.signer(intent.client_network, Access::Download, longest).await?;
+        // For the few seconds that it lives, where the store can bind it to no network and this service has looked.
+        let network = intent.client_network.filter(|_| permit.uses.is_none() || self.sessions.can_scope());
+        let signer = self.sessions.signer(network, Access::Download, longest).await?;
         let allowed = (permit.until - permit.from).to_std().unwrap_or_default();
         // Up to a second is lost to the cut of `from`, which the signature makes as well.
         let allowed = Duration::from_secs(allowed.as_secs() + u64::from(allowed.subsec_nanos() > 0));

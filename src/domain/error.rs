@@ -78,6 +78,21 @@ pub enum DomainError {
     /// The upload was not finished and confirmed in time.
     #[error("the time of this upload has run out")]
     Expired,
+    /// There is no such ticket.
+    #[error("there is no such ticket")]
+    TicketUnknown,
+    /// The ticket was given to another network.
+    #[error("the ticket was given to another network")]
+    TicketElsewhere,
+    /// The ticket has been redeemed as often as it can be.
+    #[error("the ticket has been used")]
+    TicketUsed,
+    /// The time of the ticket has run out.
+    #[error("the time of the ticket has run out")]
+    TicketExpired,
+    /// The download is a presigned URL, which nothing takes back.
+    #[error("the download is no ticket, and nothing takes a presigned URL back")]
+    NotATicket,
     /// What was issued has been revoked since.
     #[error("what was issued has been revoked")]
     Revoked,

@@ -20,6 +20,8 @@ impl Service {
         log::debug!("maintenance: {forgotten} delivered webhooks removed");
         let forgotten = self.database.forget_old_idempotency_keys(now).await?;
         log::debug!("maintenance: {forgotten} outdated idempotency keys removed");
+        let forgotten = self.database.forget_old_tickets(now).await?;
+        log::debug!("maintenance: {forgotten} outdated tickets removed");
         partitions
     }
 

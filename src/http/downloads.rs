@@ -2,6 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -26,6 +27,11 @@ pub(super) async fn issue(
     body: JsonBody<IssueDownloadBody>,
 ) -> Result<HttpResponse, ApiError> {
     let permit = state.service.authorize_download(user.at(address), &body.value.validate()?).await?;
+    if let Some(uses) = permit.uses {
+        let ticket = state.service.issue_ticket(&permit, uses).await?;
+        let url = format!("{}/t/{}", state.base_url, ticket.expose_secret());
+        return Ok(HttpResponse::Created().json(DownloadView::of_ticket(&permit, &url)));
+    }
     let url = match permit.intent.delivery {
         Delivery::Url => match state.service.hand_out(&permit, Method::Get).await? {
             HandOver::Url(url) | HandOver::Redirect(url) => url.into_url(),
@@ -65,6 +71,8 @@ pub(super) struct DownloadView<'a> {
     url: &'a str,
     expires_at: DateTime<Utc>,
     client_network: Option<ClientNetwork>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<u16>,
 }
 
 impl<'a> DownloadView<'a> {
@@ -79,6 +87,12 @@ impl<'a> DownloadView<'a> {
             url,
             expires_at: permit.until,
             client_network: intent.client_network,
+            uses: None,
         }
+    }
+
+    /// The ticket at `url`, which is good until the end of the intent.
+    fn of_ticket(permit: &Permit, url: &'a str) -> Self {
+        Self { expires_at: permit.intent.expires_at, uses: permit.uses, ..Self::new(permit, url) }
     }
 }

@@ -82,6 +82,12 @@ error_codes! {
         "A capability works from the network that asked for it. After a change of network, get a new one with POST /api/v1/capabilities.";
     ScopeMissing = "scope_missing", FORBIDDEN, "The token lacks a scope",
         "detail names what the token may not do. Ask your identity provider for the scope.";
+    TicketElsewhere = "ticket_elsewhere", FORBIDDEN, "The ticket was given to another network",
+        "A ticket works from the network that asked for it. Ask for the download anew from where you are.";
+    PrefetchRefused = "prefetch_refused", FORBIDDEN, "Tickets are not prefetched",
+        "A ticket can be used a limited number of times. Ask for it when somebody wants the file.";
+    TicketUnknown = "ticket_unknown", NOT_FOUND, "There is no such ticket",
+        "Check that the address is whole. A ticket is forgotten a week after its end.";
     NotFound = "not_found", NOT_FOUND, "There is no such upload",
         "Check the id. Uploads of other users do not exist for you.";
     RouteNotFound = "route_not_found", NOT_FOUND, "There is nothing at this path",
@@ -98,6 +104,8 @@ error_codes! {
         "detail names the state. Final states (confirmed, rejected, aborted, expired) never change: issue a new upload.";
     NotMultipart = "not_multipart", CONFLICT, "The upload has no parts",
         "Only uploads whose method is multipart have them. Send this one as upload.method of its issue says.";
+    NotATicket = "not_a_ticket", CONFLICT, "The download is a presigned URL, which nothing takes back",
+        "It works until its expires_at. Downloads of policies with download.uses can be taken back.";
     NetworkChanged = "network_changed", CONFLICT, "The client is in another network than the upload was issued for",
         "Renew the upload and ask again. The parts that were sent are kept.";
     RenewRequired = "renew_required", CONFLICT, "The URLs of the upload have ended",
@@ -110,6 +118,10 @@ error_codes! {
         "An operator removed the policy that this upload was issued under. Issue a new upload under another.";
     UploadExpired = "upload_expired", GONE, "The time of the upload has run out",
         "Issue a new upload.";
+    TicketUsed = "ticket_used", GONE, "The ticket has been used",
+        "Ask whoever gave it to you for another, or ask for the download anew.";
+    TicketExpired = "ticket_expired", GONE, "The time of the ticket has run out",
+        "Ask whoever gave it to you for another, or ask for the download anew.";
     Revoked = "revoked", GONE, "What was handed out has been revoked",
         "An administrator has stopped it. Ask anew; whether that is allowed is for the policy and your identity provider to say.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The request body is too large",
@@ -472,6 +484,11 @@ impl From<DomainError> for ApiError {
             DomainError::ScopeMissing(_) => ErrorCode::ScopeMissing,
             DomainError::PolicyWithdrawn(_) => ErrorCode::PolicyWithdrawn,
             DomainError::Revoked => ErrorCode::Revoked,
+            DomainError::TicketUnknown => ErrorCode::TicketUnknown,
+            DomainError::TicketElsewhere => ErrorCode::TicketElsewhere,
+            DomainError::TicketUsed => ErrorCode::TicketUsed,
+            DomainError::TicketExpired => ErrorCode::TicketExpired,
+            DomainError::NotATicket => ErrorCode::NotATicket,
             DomainError::NotFound => ErrorCode::NotFound,
             DomainError::CallbackTokenInvalid => ErrorCode::CallbackTokenInvalid,
             DomainError::CapabilityInvalid => ErrorCode::CapabilityInvalid,

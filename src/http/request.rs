@@ -31,6 +31,9 @@ const COMPANION: &str = "/s3/";
 /// The contract of Active Storage.
 const RAILS: &str = "/rails/";
 
+/// What stands before a ticket.
+const TICKETS: &str = "/t/";
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a request, for answers that name it in their body.
@@ -84,7 +87,7 @@ pub async fn finish(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let path = routed_path(response.request());
-    let is_api = ["/api/", CAPABILITIES, COMPANION, RAILS].iter().any(|api| path.starts_with(api));
+    let is_api = ["/api/", CAPABILITIES, COMPANION, RAILS, TICKETS].iter().any(|api| path.starts_with(api));
     let is_secret = holds_secret(path);
     if is_api && !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -114,7 +117,7 @@ fn routed_path(request: &HttpRequest) -> &str {
 
 /// Whether there may be a secret in the path.
 fn holds_secret(path: &str) -> bool {
-    path.starts_with(CALLBACKS) || path.starts_with(CAPABILITIES)
+    [CALLBACKS, CAPABILITIES, TICKETS].iter().any(|secret| path.starts_with(secret))
 }
 
 /// The path, or only its pattern where there may be a secret in it.

@@ -255,6 +255,10 @@ impl Reader<'_> {
                 self.set(&mut rules.part_size, key, value, |value| size(value, smallest, PartPlan::LARGEST_PART));
             }
             "download.expires_in" => self.set(&mut rules.download_expires_in, key, value, expires_in),
+            "download.uses" => self.set(&mut rules.download_uses, key, value, uses),
+            "download.ip_scope" => {
+                self.set(&mut rules.download_ip_scope, key, value, |value| ip_scope(value).map(Some));
+            }
             "min_size" => self.set(&mut rules.min_size, key, value, |value| size(value, 0, Rules::MAX_SIZE)),
             "max_size" => self.set(&mut rules.max_size, key, value, |value| size(value, 1, Rules::MAX_SIZE)),
             "content_types" => self.set_list(&mut rules.content_types, key, value),
@@ -332,6 +336,17 @@ fn renew_within(value: &DeValue<'_>) -> Result<Duration, String> {
 
 fn min_rate(value: &DeValue<'_>) -> Result<Option<ByteRate>, String> {
     if value.as_str() == Some("off") { Ok(None) } else { parsed(value).map(Some) }
+}
+
+fn uses(value: &DeValue<'_>) -> Result<Option<u16>, String> {
+    if value.as_str() == Some("off") {
+        return Ok(None);
+    }
+    let number = value.as_integer().and_then(|number| number.as_str().parse::<u16>().ok());
+    match number.filter(|uses| (1..=Rules::MAX_USES).contains(uses)) {
+        Some(uses) => Ok(Some(uses)),
+        None => Err(format!("must be \"off\", or a number from 1 to {}, not {}", Rules::MAX_USES, described(value))),
+    }
 }
 
 fn grace(value: &DeValue<'_>) -> Result<Duration, String> {
@@ -481,6 +496,13 @@ mod tests {
                 "ip_scope: must be \"off\" or { v4 = 32, v6 = 64 } with the prefix lengths of your choice",
             ),
             ("ip_scope = { v4 = 0, v6 = 64 }", "ip_scope: v4 must be a prefix length of 8 to 32"),
+            ("download.uses = 0", "download.uses: must be \"off\", or a number from 1 to 1000, not the number 0"),
+            ("download.uses = 1001", "download.uses: must be \"off\", or a number from 1 to 1000, not the number 1001"),
+            ("download.uses = \"1\"", "download.uses: must be \"off\", or a number from 1 to 1000, not a string"),
+            (
+                "download.ip_scope = 32",
+                "download.ip_scope: must be \"off\" or { v4 = 32, v6 = 64 } with the prefix lengths of your choice",
+            ),
             ("checksum = \"maybe\"", "checksum: must be \"optional\" or \"required\", not \"maybe\""),
             ("delivery = \"post\"", "delivery: must be \"url\" or \"redirect\", not \"post\""),
             ("delivery = [\"url\", \"post\"]", "delivery[1]: must be \"url\" or \"redirect\", not \"post\""),
@@ -531,7 +553,7 @@ checksum = "required"
 schedule = []
 "#;
         let settings = "methods, upload.expires_in, upload.min_rate, upload.max_expires_in, upload.renew_within, \
-                        upload.multipart_above, upload.part_size, download.expires_in, min_size, max_size, content_types, key, readers, \
+                        upload.multipart_above, upload.part_size, download.expires_in, download.uses, download.ip_scope, min_size, max_size, content_types, key, readers, \
                         ip_scope, checksum, delivery, confirm.grace, sniff, inspection";
         assert_eq!(
             problems(text),
@@ -643,6 +665,8 @@ sniff = "reject"
 inspection = "required"
 [policy.default.download]
 expires_in = "1s"
+uses = 1000
+ip_scope = { v4 = 16, v6 = 32 }
 [policy.default.ip_scope]
 v4 = 0x18
 v6 = 48
@@ -661,6 +685,8 @@ v6 = 48
                 "upload.multipart_above = 1GiB",
                 "upload.part_size = 64MiB",
                 "download.expires_in = 1s",
+                "download.uses = 1000",
+                "download.ip_scope = v4 /16, v6 /32",
                 "min_size = 1B",
                 "max_size = 5TiB",
                 "content_types = image/*, application/pdf",

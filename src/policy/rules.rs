@@ -28,6 +28,10 @@ pub struct Rules {
     pub part_size: ByteSize,
     /// The longest life of a download URL: whole seconds, 1 second to 7 days.
     pub download_expires_in: Duration,
+    /// How often every download can be redeemed, 1 to [`Rules::MAX_USES`]; none: downloads are no tickets.
+    pub download_uses: Option<u16>,
+    /// The network that a download is bound to, where it is another than that of uploads.
+    pub download_ip_scope: Option<IpScope>,
     /// The smallest allowed file.
     pub min_size: ByteSize,
     /// The largest allowed file: at most [`Rules::MAX_SINGLE_SIZE`], with multipart [`Rules::MAX_SIZE`].
@@ -66,12 +70,19 @@ impl Rules {
     pub const TRANSFER_MARGIN: Duration = Duration::from_mins(1);
     /// A bound on how long an upload can be kept open.
     pub const MAX_RENEW_WITHIN: Duration = Duration::from_hours(30 * 24);
+    /// The most uses of a ticket: whoever needs more needs no ticket.
+    pub const MAX_USES: u16 = 1000;
     /// A bound on the grace, because every open upload is a row that the sweeper looks at.
     pub const MAX_CONFIRM_GRACE: Duration = Duration::from_hours(30 * 24);
 
+    /// The network that a download is bound to.
+    pub fn download_ip_scope(&self) -> IpScope {
+        self.download_ip_scope.unwrap_or(self.ip_scope)
+    }
+
     /// Every setting by its key in the file with its value as the file could spell it: what is compared, and what a
     /// version is made of.
-    pub(super) fn settings(&self) -> [(&'static str, String); 19] {
+    pub(super) fn settings(&self) -> [(&'static str, String); 21] {
         let min_rate = self.upload_min_rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
         [
             ("methods", join(&self.methods)),
@@ -82,6 +93,8 @@ impl Rules {
             ("upload.multipart_above", self.multipart_above.to_string()),
             ("upload.part_size", self.part_size.to_string()),
             ("download.expires_in", humantime::format_duration(self.download_expires_in).to_string()),
+            ("download.uses", self.download_uses.map_or_else(|| "off".to_owned(), |uses| uses.to_string())),
+            ("download.ip_scope", self.download_ip_scope().to_string()),
             ("min_size", self.min_size.to_string()),
             ("max_size", self.max_size.to_string()),
             ("content_types", join(&self.content_types)),
@@ -108,6 +121,8 @@ impl Default for Rules {
             multipart_above: ByteSize::from_bytes(100 << 20),
             part_size: ByteSize::from_bytes(8 << 20),
             download_expires_in: Duration::from_mins(1),
+            download_uses: None,
+            download_ip_scope: None,
             min_size: ByteSize::from_bytes(0),
             max_size: ByteSize::from_bytes(100 << 20),
             content_types: "*/*".parse::<MediaRange>().into_iter().collect(),

@@ -34,7 +34,7 @@ struct PlannedView<'a> {
 struct RulesView<'a> {
     methods: &'a [UploadMethod],
     upload: UploadRulesView,
-    download: ExpiryView,
+    download: DownloadRulesView,
     min_size: u64,
     max_size: u64,
     content_types: &'a [MediaRange],
@@ -61,8 +61,12 @@ struct UploadRulesView {
 }
 
 #[derive(Debug, Serialize)]
-struct ExpiryView {
+struct DownloadRulesView {
     expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<u16>,
+    #[serde(serialize_with = "serialize_scope")]
+    ip_scope: IpScope,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,7 +101,11 @@ impl<'a> RulesView<'a> {
                 multipart_above: rules.multipart_above.bytes(),
                 part_size: rules.part_size.bytes(),
             },
-            download: ExpiryView { expires_in: rules.download_expires_in.as_secs() },
+            download: DownloadRulesView {
+                expires_in: rules.download_expires_in.as_secs(),
+                uses: rules.download_uses,
+                ip_scope: rules.download_ip_scope(),
+            },
             min_size: rules.min_size.bytes(),
             max_size: rules.max_size.bytes(),
             content_types: &rules.content_types,
@@ -162,7 +170,7 @@ upload.min_rate = "64KiB/s"
                 "multipart_above": 104_857_600,
                 "part_size": 8_388_608,
             },
-            "download": {"expires_in": 60},
+            "download": {"expires_in": 60, "ip_scope": "off"},
             "min_size": 0,
             "max_size": 104_857_600,
             "content_types": ["*/*"],

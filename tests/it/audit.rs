@@ -72,11 +72,19 @@ async fn audit(backend: Backend) {
     assert_eq!(elsewhere.status, StatusCode::FORBIDDEN, "{}", elsewhere.text());
     // What is refused is not waited for.
     eventually(SOON, async || (records(&admin, "kind=refused").await.len() == 1).then_some(())).await;
+    alice.post("/api/v1/downloads", &json!({ "upload_id": id(&theirs) })).await.expect_problem(404, "not_found");
+    let read_refused = eventually(SOON, async || {
+        let refused = records(&admin, &format!("kind=refused&upload_id={}", id(&theirs))).await;
+        refused.into_iter().next()
+    });
+    let read_refused = read_refused.await.0;
+    assert_eq!((&read_refused["subject"], &read_refused["reason"]), (&json!("alice"), &json!("not_found")));
 
-    let all = records(&admin, "limit=2").await;
+    let mut all = records(&admin, "limit=2").await;
+    assert_eq!(all, records(&admin, "").await, "pages leave nothing out and repeat nothing");
+    assert_eq!(all.remove(0), read_refused);
     assert_eq!(field(&all, "kind"), ["refused", "download_issued", "upload_issued", "upload_issued"]);
     assert_eq!(field(&all, "subject"), ["alice", "bob", "bob", "alice"]);
-    assert_eq!(all, records(&admin, "").await, "pages leave nothing out and repeat nothing");
     let download = &all[1];
     assert_eq!(
         *download,
@@ -103,7 +111,8 @@ async fn audit(backend: Backend) {
     assert_eq!(ids("network=10.0.0.0/8").await, Vec::<String>::new());
     assert_eq!(ids("kind=upload_issued").await, [second.clone(), first.clone()]);
     let at = all[1]["at"].as_str().unwrap();
-    assert_eq!(ids(&format!("since={at}")).await, [refused.clone(), download.clone()]);
+    let later = read_refused["id"].as_str().unwrap().to_owned();
+    assert_eq!(ids(&format!("since={at}")).await, [later, refused.clone(), download.clone()]);
     assert_eq!(ids(&format!("until={at}")).await, [second, first.clone()]);
     assert_eq!(ids(&format!("until={at}&since={at}")).await, Vec::<String>::new());
 

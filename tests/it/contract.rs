@@ -181,7 +181,8 @@ async fn answers(backend: Backend) {
     // Clients with contracts of their own send small files by form and large ones in parts, under one policy.
     let by_all = POLICIES.replace("[\"post\", \"put\"]", "[\"post\", \"put\", \"multipart\"]");
     let policies = format!(
-        "{by_all}\n[policy.inspected]\nmethods = [\"put\"]\ninspection = \"required\"\n\
+        "{by_all}\n[policy.ticketed]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\"]\ndownload.uses = 1\n\
+         [policy.inspected]\nmethods = [\"put\"]\ninspection = \"required\"\n\
          [policy.large]\nmethods = [\"multipart\"]\n\
          [policy.delivered]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\"]\n"
     );
@@ -208,6 +209,7 @@ async fn answers(backend: Backend) {
     parts(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     downloads(&mut judge, &alice, [&nobody, &anybody]).await;
     files(&mut judge, &alice, [&nobody, &anybody]).await;
+    tickets(&mut judge, &alice, &anybody).await;
     administration(&mut judge, &with(&["manage"]), [&nobody, &anybody]).await;
     events(&mut judge, &app, &anybody).await;
     form_return(&mut judge, &alice, &anybody).await;
@@ -228,6 +230,12 @@ async fn answers(backend: Backend) {
         "event_sender_unknown",
         "capability_invalid",
         "capability_elsewhere",
+        "ticket_elsewhere",
+        "prefetch_refused",
+        "ticket_unknown",
+        "ticket_used",
+        "not_a_ticket",
+        "revoked",
         "credentials_not_given",
         "scope_missing",
         "not_found",
@@ -594,6 +602,36 @@ async fn in_parts(judge: &mut Judge, alice: &Caller, anybody: &Caller, capabilit
     let other = other["uploadId"].as_str().unwrap();
     let url = sign(judge, json!({ "method": "DELETE", "key": "a", "uploadId": other })).await;
     judge.call(204, Method::DELETE, path, anybody.request(Method::DELETE, &url)).await;
+}
+
+async fn tickets(judge: &mut Judge, alice: &Caller, anybody: &Caller) {
+    let path = "/api/v1/downloads";
+    let file = alice.upload("a.txt", b"12345", &json!({ "method": "put", "policy": "ticketed" })).await;
+    let redirected = json!({ "upload_id": file["id"], "delivery": "redirect" });
+    let issued = judge.post(201, alice, path, &redirected).await.json();
+    let by_url = judge.post(201, alice, path, &json!({ "upload_id": file["id"] })).await.json();
+    let at = |issued: &Value| issued["url"].as_str().unwrap().to_owned();
+    let (ticket, get, head) = ("/t/{ticket}", Method::GET, Method::HEAD);
+    judge.call(200, head.clone(), ticket, anybody.http.head(at(&issued))).await;
+    judge.call(403, get.clone(), ticket, anybody.at("127.0.0.11").http.get(at(&issued))).await;
+    judge.call(403, get.clone(), ticket, anybody.http.get(at(&issued)).header("purpose", "prefetch")).await;
+    judge.call(302, get.clone(), ticket, anybody.http.get(at(&issued))).await;
+    judge.call(410, get.clone(), ticket, anybody.http.get(at(&issued))).await;
+    judge.call(410, head, ticket, anybody.http.head(at(&issued))).await;
+    judge.call(200, get.clone(), ticket, anybody.http.get(at(&by_url))).await;
+    let unknown = anybody.request(Method::GET, &format!("/t/{}", "A".repeat(43)));
+    judge.call(404, get.clone(), ticket, unknown).await;
+
+    let issued = judge.post(201, alice, path, &redirected).await.json();
+    let one = "/api/v1/downloads/{id}";
+    let delete = |caller: &Caller, id: &str| caller.request(Method::DELETE, &format!("{path}/{id}"));
+    judge.call(200, Method::DELETE, one, delete(alice, id(&issued))).await;
+    judge.call(410, get, ticket, anybody.http.get(at(&issued))).await;
+    judge.call(404, Method::DELETE, one, delete(alice, NOBODYS)).await;
+    judge.call(401, Method::DELETE, one, delete(anybody, id(&issued))).await;
+    let plain = alice.upload("a.txt", b"12345", &json!({ "method": "put" })).await;
+    let plain = alice.post(path, &json!({ "upload_id": plain["id"] })).await.expect(reqwest::StatusCode::CREATED);
+    judge.call(409, Method::DELETE, one, delete(alice, id(&plain))).await;
 }
 
 async fn administration(judge: &mut Judge, admin: &Caller, [nobody, anybody]: [&Caller; 2]) {

@@ -43,6 +43,7 @@ mod schema;
 mod smoke;
 mod support;
 mod sweeper;
+mod tickets;
 mod typescript_client;
 mod uploads;
 mod webhooks;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
     schema::register(&mut suite);
     smoke::register(&mut suite);
     sweeper::register(&mut suite);
+    tickets::register(&mut suite);
     typescript_client::register(&mut suite);
     uploads::register(&mut suite);
     webhooks::register(&mut suite);

@@ -796,6 +796,131 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/downloads/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of a download. What cannot be one is answered with 404.
+                 * @example 01a1fd9b-7e28-7d41-8b6e-1a2b3c4d5e6f
+                 */
+                id: components["schemas"]["IntentId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take a ticket back
+         * @description For whoever asked for the download, and for administrators. From this answer on the ticket opens nothing; a URL of
+         *     the store that it was redeemed for before lives for ten seconds at most, and a transfer that runs goes on.
+         *     Repeating is safe.
+         */
+        delete: operations["revokeDownload"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/t/{ticket}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/t/` in the `url` of a download with `uses`. A secret, which does not show in the log of this service.
+                 * @example EXAMPLE-ticket-EXAMPLE-ticket-EXAMPLE-ticke
+                 */
+                ticket: string;
+            };
+            cookie?: never;
+        };
+        /**
+         * Redeem a ticket
+         * @description Without a token: whoever has the address, in the network that the ticket was given to. Uses the ticket once, and
+         *     hands the file out in the way that was chosen when it was asked for; a URL of the store lives for ten seconds. A
+         *     use is counted when the answer begins, whatever becomes of the transfer; each Range request is a use of its own.
+         */
+        get: operations["redeemTicket"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /**
+         * Ask whether a ticket can be redeemed
+         * @description Uses nothing, and tells nothing of the file: what previews links by HEAD costs its reader no use. A refusal is in
+         *     the audit as that of a GET is.
+         */
+        head: operations["probeTicket"];
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List who got what
+         * @description What was issued, redeemed, refused and revoked, newest first, in pages. An administrator whose token names a
+         *     tenant is shown that tenant and no other.
+         *
+         *     `issuer` with `subject`, `upload_id`, `since`, `until`, and `kind` where it is `upload_issued` or
+         *     `download_issued`, are answered by an index. `network`, another `kind`, and the tenant that an administrator is
+         *     bound to are looked for among the rows that the others leave, 20,000 of each table for a page: a page may
+         *     have few records, or none, and there are more while `next_cursor` is not null.
+         *
+         *     Needs the scope for administration. Other query parameters are refused.
+         */
+        get: operations["listAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/revocations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what is stopped
+         * @description The revocations in force, the last first, in pages: one for each user, tenant and upload, and one for everything.
+         *     An administrator whose token names a tenant is shown that tenant's. Needs the scope for administration. Other
+         *     query parameters are refused.
+         */
+        get: operations["listRevocations"];
+        put?: never;
+        /**
+         * Stop what was handed out
+         * @description From this answer on, what was issued before `issued_before` to the user or the tenant, about the upload, or at all, is not
+         *     honoured any more: uploads are not renewed, signed in parts or confirmed, and capabilities are refused.
+         *     JSON Web Tokens are their issuer's to revoke: whoever has a valid one is issued new uploads and downloads, as
+         *     policies allow.
+         *
+         *     A presigned URL does not pass through this service, and works on. The sessions that such URLs are signed with are
+         *     dropped in all processes, and `urls_live_until` says when the last of those that were handed out ends.
+         *
+         *     Repeating is safe. Without `issued_before` it stops what was issued since as well; with one that is no later than
+         *     that in force, it changes nothing. An administrator whose token names a tenant stops no more than what is that
+         *     tenant's; everything else is 404. Needs the scope for administration.
+         */
+        post: operations["revoke"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/callbacks/s3-events": {
         parameters: {
             query?: never;
@@ -1629,6 +1754,97 @@ export interface components {
                 expires_at: components["schemas"]["Timestamp"];
             };
         };
+        /** @enum {string} */
+        AuditKind: "upload_issued" | "download_issued" | "redeemed" | "refused" | "revoked";
+        AuditRecord: {
+            /** @description Of what was issued, the id of the upload or download; else the event's own. */
+            id: components["schemas"]["IntentId"];
+            /** @description When it happened. */
+            at: components["schemas"]["Timestamp"];
+            kind: components["schemas"]["AuditKind"];
+            /**
+             * @description Whom it is about, `iss` of their token: who was let in, who was turned away, or who was revoked. Null where it
+             *     is about nobody in particular.
+             */
+            issuer: string | null;
+            /** @description `sub` of the same; null where it is about a whole tenant, an upload, or everything. */
+            subject: string | null;
+            /** @description The tenant of the same, where known. */
+            tenant: string | null;
+            upload_id: components["schemas"]["IntentId"] | null;
+            download_id: components["schemas"]["IntentId"] | null;
+            /** @description Name of the policy that decided, where one had. */
+            policy: string | null;
+            /**
+             * @description Of what was issued, the network that it is scoped to, null where its policy does not scope; else the address
+             *     that the request came from.
+             */
+            client_network: components["schemas"]["ClientNetwork"];
+            /** @description Why it was refused, as the code that the client was told; of a revocation, what was written of it. */
+            reason: string | null;
+            /** @description By whose token, where it was done by one to somebody or something else. */
+            actor: {
+                issuer: string;
+                subject: string;
+            } | null;
+        };
+        AuditList: {
+            records: components["schemas"]["AuditRecord"][];
+            /** @description The `cursor` of the next page; null on the last one. */
+            next_cursor: string | null;
+        };
+        /** @description At most one of `user`, `tenant` and `upload_id`. Without them, `issued_before` is required and is about everything. */
+        RevocationRequest: {
+            user?: {
+                /** @description `iss` of the user's tokens. */
+                issuer: components["schemas"]["RevocationText"];
+                /** @description `sub` of the user's tokens. */
+                subject: components["schemas"]["RevocationText"];
+            };
+            tenant?: {
+                /** @description The issuer that names it. */
+                issuer: components["schemas"]["RevocationText"];
+                tenant: components["schemas"]["RevocationText"];
+            };
+            upload_id?: components["schemas"]["IntentId"];
+            /** @description What was issued before this instant is stopped; the time of the request when absent. Not in the future. */
+            issued_before?: components["schemas"]["Timestamp"];
+            /** @description For the audit. */
+            reason?: components["schemas"]["RevocationText"];
+        };
+        RevocationText: string;
+        Revocation: {
+            /** @description Of the last request that changed it; that of its record in the audit. */
+            id: components["schemas"]["IntentId"];
+            /** @description Of the user or tenant; of an upload, its owner's. Null where everything is stopped. */
+            issuer: string | null;
+            /** @description Of the user; null for everything else. */
+            subject: string | null;
+            /** @description The tenant; of an upload, its owner's. */
+            tenant: string | null;
+            upload_id: components["schemas"]["IntentId"] | null;
+            /** @description What was issued before this instant is stopped. */
+            issued_before: components["schemas"]["Timestamp"];
+            reason: string | null;
+            /** @description When it was last changed. */
+            revoked_at: components["schemas"]["Timestamp"];
+            revoked_by: {
+                issuer: string;
+                subject: string;
+            };
+        };
+        Revoked: {
+            /**
+             * @description When the last of the presigned URLs ends that were handed out before, to what this is about, and are good
+             *     now; null where there are none. Requests that were under way at that moment may have got one more.
+             */
+            urls_live_until: components["schemas"]["Timestamp"] | null;
+        } & components["schemas"]["Revocation"];
+        RevocationList: {
+            revocations: components["schemas"]["Revocation"][];
+            /** @description The `cursor` of the next page; null on the last one. */
+            next_cursor: string | null;
+        };
         /**
          * @description How a file reaches the client: by a presigned URL in JSON, or by a redirect to one.
          * @enum {string}
@@ -1642,11 +1858,20 @@ export interface components {
             method: "GET";
             /**
              * Format: uri
-             * @description To be fetched with a plain GET. Ranges work.
+             * @description To be fetched with a plain GET. Ranges work. With `uses`, the address of a ticket, which whoever has it may
+             *     redeem in that network: a secret.
              */
             url: string;
             expires_at: components["schemas"]["Timestamp"];
             client_network: components["schemas"]["ClientNetwork"];
+            /** @description How often the ticket can be redeemed. Only where the policy makes tickets of downloads. */
+            uses?: number;
+        };
+        RevokedDownload: {
+            id: components["schemas"]["IntentId"];
+            upload_id: components["schemas"]["IntentId"];
+            /** @description When it was taken back first. */
+            revoked_at: components["schemas"]["Timestamp"];
         };
         Policies: {
             version: components["schemas"]["PolicyVersion"];
@@ -1657,8 +1882,14 @@ export interface components {
             /** @description How files may be uploaded; the first is the default. */
             methods: components["schemas"]["UploadMethod"][];
             upload: components["schemas"]["UploadRules"];
-            /** @description Of download URLs. */
-            download: components["schemas"]["UrlLife"];
+            download: {
+                /** @description Longest life of download URLs and tickets, in seconds. */
+                expires_in: number;
+                /** @description How often every download can be redeemed; absent where downloads are no tickets. */
+                uses?: number;
+                /** @description How widely download URLs and tickets are bound to the client's network. */
+                ip_scope: components["schemas"]["IpScope"];
+            };
             /** Format: int64 */
             min_size: number;
             /** Format: int64 */
@@ -1672,11 +1903,8 @@ export interface components {
              * @enum {string}
              */
             readers: "owner" | "tenant" | "authenticated";
-            /** @description The prefix lengths of the network that a URL is bound to, or `off`. */
-            ip_scope: "off" | {
-                v4: number;
-                v6: number;
-            };
+            /** @description How widely URLs are bound to the client's network. */
+            ip_scope: components["schemas"]["IpScope"];
             /**
              * @description Whether `checksum_sha256` must be promised, or that of every part.
              * @enum {string}
@@ -1716,9 +1944,10 @@ export interface components {
             multipart_above: number;
             part_size: components["schemas"]["PartSize"];
         };
-        UrlLife: {
-            /** @description The longest life of a URL in seconds. */
-            expires_in: number;
+        /** @description The prefix lengths of the network that something is bound to, or `off`. */
+        IpScope: "off" | {
+            v4: number;
+            v6: number;
         };
         Policy: {
             name: components["schemas"]["PolicyName"];
@@ -1905,7 +2134,7 @@ export interface components {
             title: string;
             status: number;
             /** @enum {string} */
-            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "scope_missing" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
+            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "ticket_elsewhere" | "prefetch_refused" | "ticket_unknown" | "ticket_used" | "ticket_expired" | "not_a_ticket" | "revoked" | "scope_missing" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
             /** @description What is special about this very request, for people. Never there when the status is 500 or more. */
             detail?: string;
             /**
@@ -1945,7 +2174,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `upload_expired`: the upload was not finished and confirmed in time. */
+        /** @description `upload_expired`: the upload was not finished and confirmed in time. `revoked`: an administrator has stopped it. */
         PartsExpired: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2001,7 +2230,7 @@ export interface components {
             };
         };
         /**
-         * @description `capability_invalid`: the capability in the path is forged or its time has run out. `token_missing`,
+         * @description `capability_invalid`: the capability in the path is forged or revoked, or its time has run out. `token_missing`,
          *     `token_invalid`: there is none in the path, and no valid token either.
          */
         UploaderUnknown: {
@@ -2435,8 +2664,8 @@ export interface operations {
                 };
             };
             /**
-             * @description `upload_expired`: only with an `Idempotency-Key` that was used before; the earlier upload was not confirmed
-             *     in time.
+             * @description Only with an `Idempotency-Key` that was used before. `upload_expired`: the earlier upload was not confirmed
+             *     in time. `revoked`: an administrator has stopped it.
              */
             410: {
                 headers: {
@@ -2647,7 +2876,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `upload_expired`: the upload was not confirmed in time, or it is older than its policy lets it be renewed. */
+            /** @description `upload_expired`: the upload was not confirmed in time, or it is older than its policy lets it be renewed. `revoked`: an administrator has stopped it. */
             410: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2722,7 +2951,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `upload_expired`: the upload was not completed in time. */
+            /** @description `upload_expired`: the upload was not completed in time. `revoked`: an administrator has stopped it. */
             410: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2788,7 +3017,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `upload_expired`: the upload was not completed in time. */
+            /** @description `upload_expired`: the upload was not completed in time. `revoked`: an administrator has stopped it. */
             410: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2906,7 +3135,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `upload_expired`: nothing had arrived by `confirm_until`. The state is `expired` from now on. */
+            /** @description `upload_expired`: nothing had arrived by `confirm_until`. The state is `expired` from now on. `revoked`: an administrator has stopped it. */
             410: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -3030,7 +3259,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `upload_expired`: the upload was not finished and confirmed in time. */
+            /** @description `upload_expired`: the upload was not finished and confirmed in time. `revoked`: an administrator has stopped it. */
             410: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -4268,6 +4497,386 @@ export interface operations {
             };
             500: components["responses"]["Internal"];
             503: components["responses"]["RecordAndStorageUnavailable"];
+        };
+    };
+    revokeDownload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The `id` of a download. What cannot be one is answered with 404.
+                 * @example 01a1fd9b-7e28-7d41-8b6e-1a2b3c4d5e6f
+                 */
+                id: components["schemas"]["IntentId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The ticket is taken back. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RevokedDownload"];
+                };
+            };
+            400: components["responses"]["AddressUnknown"];
+            401: components["responses"]["Unauthorized"];
+            404: components["responses"]["NotFound"];
+            /** @description `not_a_ticket`: the download is a presigned URL, which nothing takes back. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseUnavailable"];
+        };
+    };
+    redeemTicket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/t/` in the `url` of a download with `uses`. A secret, which does not show in the log of this service.
+                 * @example EXAMPLE-ticket-EXAMPLE-ticket-EXAMPLE-ticke
+                 */
+                ticket: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The delivery `url`. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Download"];
+                };
+            };
+            /** @description The delivery `redirect`, to a URL of the store. */
+            302: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    /** @description The URL, to be followed at once. */
+                    Location: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["AddressUnknown"];
+            /**
+             * @description `ticket_elsewhere`: the ticket was given to another network, and is not used. `prefetch_refused`, of a GET: a
+             *     browser says that nobody has asked for the file yet.
+             */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `ticket_unknown`: there is no such ticket, or it ended more than a week ago. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `ticket_used`: it has been redeemed as often as it can be. `ticket_expired`: its time has run out. `revoked`:
+             *     it, or what it is for, was taken back.
+             */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseOrStorageUnavailable"];
+        };
+    };
+    probeTicket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description What follows `/t/` in the `url` of a download with `uses`. A secret, which does not show in the log of this service.
+                 * @example EXAMPLE-ticket-EXAMPLE-ticket-EXAMPLE-ticke
+                 */
+                ticket: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A GET would be answered now. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["AddressUnknown"];
+            /**
+             * @description `ticket_elsewhere`: the ticket was given to another network, and is not used. `prefetch_refused`, of a GET: a
+             *     browser says that nobody has asked for the file yet.
+             */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `ticket_unknown`: there is no such ticket, or it ended more than a week ago. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /**
+             * @description `ticket_used`: it has been redeemed as often as it can be. `ticket_expired`: its time has run out. `revoked`:
+             *     it, or what it is for, was taken back.
+             */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseUnavailable"];
+        };
+    };
+    listAudit: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Only what is about this user, together with `subject`.
+                 * @example https://id.example.com/
+                 */
+                issuer?: string;
+                /**
+                 * @description Only what is about this user, together with `issuer`.
+                 * @example alice
+                 */
+                subject?: string;
+                /**
+                 * @description Only what is about this upload.
+                 * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
+                 */
+                upload_id?: components["schemas"]["IntentId"];
+                /**
+                 * @description Only what has to do with addresses of this network: requests that came from it, and URLs that are scoped to
+                 *     some of it or all.
+                 * @example 203.0.113.0/24
+                 */
+                network?: string;
+                /**
+                 * @description Only this kind.
+                 * @example refused
+                 */
+                kind?: components["schemas"]["AuditKind"];
+                /**
+                 * @description Only from this instant on.
+                 * @example 2026-11-01T00:00:00Z
+                 */
+                since?: components["schemas"]["Timestamp"];
+                /**
+                 * @description Only before this instant.
+                 * @example 2026-12-01T00:00:00Z
+                 */
+                until?: components["schemas"]["Timestamp"];
+                /**
+                 * @description The most records in a page.
+                 * @example 2
+                 */
+                limit?: number;
+                /**
+                 * @description The `next_cursor` of the page before. Opaque.
+                 * @example AaH9m34ofUGLbhorPE1ebw
+                 */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditList"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            /** @description `invalid_request`: a query parameter is unknown or breaks a rule. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseUnavailable"];
+        };
+    };
+    listRevocations: {
+        parameters: {
+            query?: {
+                /**
+                 * @description The most revocations in a page.
+                 * @example 2
+                 */
+                limit?: number;
+                /**
+                 * @description The `next_cursor` of the page before. Opaque.
+                 * @example AaH9m34ofUGLbhorPE1ebw
+                 */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RevocationList"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            /** @description `invalid_request`: a query parameter is unknown or breaks a rule. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseUnavailable"];
+        };
+    };
+    revoke: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RevocationRequest"];
+            };
+        };
+        responses: {
+            /** @description What is in force. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Revoked"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["ScopeMissing"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description `invalid_request`: a field breaks a rule. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseUnavailable"];
         };
     };
     takeStorageEvents: {
