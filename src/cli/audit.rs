@@ -213,7 +213,7 @@ fn harmless(text: &str) -> String {
 
 /// Where lines go.
 enum Lines<W: Write> {
-    Csv { writer: csv::Writer<W>, has_headings: bool },
+    Csv { writer: Box<csv::Writer<W>>, has_headings: bool },
     Jsonl(BufWriter<W>),
 }
 
@@ -222,7 +222,7 @@ impl<W: Write> Lines<W> {
         match format {
             Format::Csv => {
                 let writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(output);
-                Self::Csv { writer, has_headings: false }
+                Self::Csv { writer: Box::new(writer), has_headings: false }
             }
             Format::Jsonl => Self::Jsonl(BufWriter::new(output)),
         }
@@ -285,7 +285,9 @@ mod tests {
     fn written(format: Format, given: &[Line<'_>]) -> String {
         let mut bytes = Vec::new();
         let mut lines = Lines::new(format, &mut bytes);
-        given.iter().for_each(|line| lines.write(line).unwrap());
+        for line in given {
+            lines.write(line).unwrap();
+        }
         lines.end().unwrap();
         String::from_utf8(bytes).unwrap()
     }
