@@ -21,11 +21,13 @@ use crate::{
         events::EventTokenConfig, secret::SecretFileError,
     },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
-    domain::{CallbackTokens, Capabilities, Inspection, Inspector, Outbox, Service, SweepProgress, Sweeper, TokenKeys},
+    domain::{
+        Accel, CallbackTokens, Capabilities, Inspection, Inspector, Outbox, Service, SweepProgress, Sweeper, TokenKeys,
+    },
     http::{self, Metrics, Page, State},
-    model::IpScope,
+    model::{Delivery, IpScope},
     policy::{self, InspectionRule, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher, Rules},
-    s3::{ObjectStore, Sdk, Sessions},
+    s3::{ObjectReader, ObjectStore, Sdk, Sessions},
     scanner::Scanner,
     signing::Endpoint,
     webhook::{WebhookMetrics, WebhookSetupError, Webhooks},
@@ -173,9 +175,12 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
     let database = Database::new(&config.database, runtime)?;
     let sdk = Sdk::from_config(&config.s3).await;
     let (ledger, writers) = Ledger::start(&database, &config.database, runtime);
+    let store = ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone());
     let service = Service {
         ledger,
-        store: ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone()),
+        reader: ObjectReader::new(store.clone(), &config.delivery, runtime.clone()),
+        store,
+        accel: Accel::new(&config.delivery),
         sessions: Sessions::new(sdk, &config.s3, endpoint, clock.clone(), runtime.clone()),
         policies,
         callback_tokens: CallbackTokens::new(token_keys.clone()),
@@ -399,6 +404,11 @@ fn meets_demands(document: &PolicyDocument, config: &Config) -> Result<(), Vec<P
                 && rules.download_ip_scope() != IpScope::Off
                 && rules.download_uses.is_none()
         });
+    }
+    if config.delivery.accel.is_none() || config.server.trusted_proxies.is_empty() {
+        let rule = "needs delivery.accel, which says what the web server in front of this service is, and \
+                    server.trusted_proxies, which says where it is; or must not have \"accel\"";
+        refuse("delivery", rule, &|rules| rules.delivery.contains(&Delivery::Accel));
     }
     match &config.inspection {
         None => {

@@ -16,6 +16,7 @@ pub mod auth;
 pub mod callback;
 pub mod capabilities;
 pub mod database;
+pub mod delivery;
 pub mod duration;
 pub mod environment;
 pub mod events;
@@ -35,6 +36,7 @@ pub use auth::AuthConfig;
 pub use callback::CallbackConfig;
 pub use capabilities::CapabilitiesConfig;
 pub use database::DatabaseConfig;
+pub use delivery::DeliveryConfig;
 pub use events::EventsConfig;
 pub use inspection::InspectionConfig;
 pub use log::{LogConfig, LogFormat};
@@ -70,6 +72,9 @@ pub struct Config {
     /// The policies that operators rotate.
     #[serde(default)]
     pub policies: PoliciesConfig,
+    /// How files are handed out.
+    #[serde(default)]
+    pub delivery: DeliveryConfig,
     /// The scanner that policies may require.
     pub inspection: Option<InspectionConfig>,
     /// Who is told what became of uploads.
@@ -151,6 +156,7 @@ impl Config {
         problems.extend(self.auth.problems());
         problems.extend(self.callback.problems());
         problems.extend(self.capabilities.problems());
+        problems.extend(self.delivery.problems());
         problems.extend(self.inspection.iter().flat_map(InspectionConfig::problems));
         problems.extend(self.webhooks.problems());
         problems.extend(self.sweeper.problems());

@@ -34,7 +34,7 @@ pub use bucket_cors::{BucketCors, CorsRule};
 pub use callback_token::CallbackTokens;
 pub use capability::{Capabilities, Capability, GrantedCapability};
 pub use confirm::{Claim, Confirmer, SniffCounts};
-pub use deliver::{DownloadRequest, HandOver, Permit};
+pub use deliver::{Accel, AccelPlace, AcceleratedFile, DownloadRequest, FileFacts, HandOver, Permit, StreamedFile};
 pub use disposition::{Disposition, content_disposition};
 pub use drift::{DriftCounts, DriftEvent, DriftKind, DriftOptions, Finding};
 pub use error::{BrokenRule, DomainError, MOST_BROKEN_RULES, Mismatch};
@@ -54,7 +54,7 @@ use crate::{
     db::{Database, Ledger},
     model::{Principal, Scope, UploadMethod},
     policy::PolicyHandle,
-    s3::{ObjectStore, Sessions},
+    s3::{ObjectReader, ObjectStore, Sessions},
     signing::Signer,
 };
 
@@ -67,6 +67,10 @@ pub struct Service {
     pub ledger: Ledger,
     /// The bucket.
     pub store: ObjectStore,
+    /// Reads for clients.
+    pub reader: ObjectReader,
+    /// The web server that hands out files, where one is configured.
+    pub accel: Option<Accel>,
     /// The signers.
     pub sessions: Sessions,
     /// The policies in force.

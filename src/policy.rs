@@ -18,7 +18,7 @@
 //! readers = "owner"                    # owner | tenant | authenticated
 //! ip_scope = { v4 = 32, v6 = 64 }      # or "off"
 //! checksum = "optional"                # or "required"
-//! delivery = "url"                     # or a list of url | redirect, the first is the default
+//! delivery = "url"                     # or a list of url | redirect | stream | accel, the first is the default
 //! confirm.grace = "1h"                 # how long after the URL's end an upload may still be confirmed, "0s" to "30d"
 //! sniff = "warn"                       # off | warn | reject: what about files that are not of the declared type
 //! inspection = "off"                   # or "required": a scanner has to find a file clean

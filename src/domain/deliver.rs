@@ -2,16 +2,21 @@
 //!
 //! [`Service::authorize_download`] decides and records, the same for every way. [`Service::hand_out`] decides nothing.
 
+mod accel;
+mod hand_over;
+
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 
-use super::{Caller, Disposition, DomainError, Service, content_disposition, disposition::is_active, url_end};
+pub use accel::{Accel, AccelPlace, AcceleratedFile};
+pub use hand_over::{FileFacts, HandOver, StreamedFile};
+
+use super::{Caller, Disposition, DomainError, Service, disposition::is_active, url_end};
 use crate::{
     db::{DownloadIntent, UploadIntent},
     model::{ClientNetwork, Delivery, FileName, IntentId, IntentState, Scope},
     s3::Access,
-    signing::{Method, PresignRequest, PresignedUrl},
 };
 
 /// What a client wants to download.
@@ -50,15 +55,6 @@ pub struct Permit {
     pub until: DateTime<Utc>,
 }
 
-/// By which means a client gets the bytes.
-#[derive(Debug)]
-pub enum HandOver {
-    /// A URL to tell the client.
-    Url(PresignedUrl),
-    /// A URL to send the client to.
-    Redirect(PresignedUrl),
-}
-
 impl Service {
     /// Decides whether the caller may download a confirmed upload, and in which way. The intent is committed when this
     /// returns: nothing is handed out without a row.
@@ -95,13 +91,14 @@ impl Service {
         let delivery = rules.decide_delivery(request.delivery)?;
         let network = ClientNetwork::of(caller.address, rules.download_ip_scope());
         let (uses, allowed) = (rules.download_uses, rules.decide_download(request.expires_in));
-        let expires_at = match uses {
-            // It is this service that a ticket is shown to, and no session bounds its life.
-            Some(_) => now.trunc_subsecs(0) + TimeDelta::from_std(allowed).unwrap_or_default(),
-            None => {
+        let expires_at = match delivery {
+            Delivery::Url | Delivery::Redirect if uses.is_none() => {
                 let signer = self.sessions.signer(network, Access::Download, document.longest_expiry()).await?;
                 url_end(now, allowed, &signer).1
             }
+            // A ticket is shown to this service, and so is a permission to have the bytes from here: no session bounds
+            // how long they are good.
+            _ => now.trunc_subsecs(0) + allowed,
         };
         let intent = Box::new(DownloadIntent {
             id: IntentId::at(now),
@@ -127,40 +124,5 @@ impl Service {
         let (disposition, file_name) = (request.disposition, request.file_name.clone());
         let until = if uses.is_some() { Permit::shortly(now, expires_at) } else { expires_at };
         Ok(Permit { intent, upload, disposition, file_name, uses, from: now, until })
-    }
-
-    /// Hands out what `permit` allows. A URL is signed for requests of `method`, because a store answers no other with
-    /// it.
-    ///
-    /// # Errors
-    /// When no credentials are to be had that sign for the network of the intent.
-    pub async fn hand_out(&self, permit: &Permit, method: Method) -> Result<HandOver, DomainError> {
-        Ok(match permit.intent.delivery {
-            Delivery::Url => HandOver::Url(self.presigned(permit, Method::Get).await?),
-            Delivery::Redirect => HandOver::Redirect(self.presigned(permit, method).await?),
-        })
-    }
-
-    async fn presigned(&self, permit: &Permit, method: Method) -> Result<PresignedUrl, DomainError> {
-        let Permit { intent, upload, .. } = permit;
-        let longest = self.policies.current().longest_expiry();
-        // For the few seconds that it lives, where the store can bind it to no network and this service has looked.
-        let network = intent.client_network.filter(|_| permit.uses.is_none() || self.sessions.can_scope());
-        let signer = self.sessions.signer(network, Access::Download, longest).await?;
-        let allowed = (permit.until - permit.from).to_std().unwrap_or_default();
-        // Up to a second is lost to the cut of `from`, which the signature makes as well.
-        let allowed = Duration::from_secs(allowed.as_secs() + u64::from(allowed.subsec_nanos() > 0));
-        let (life, _) = url_end(permit.from, allowed, &signer);
-        let name = permit.file_name.as_ref().unwrap_or(&upload.original_file_name);
-        let mut query = vec![
-            ("response-cache-control".into(), "private".into()),
-            ("response-content-disposition".into(), content_disposition(permit.disposition, name).into()),
-            ("response-content-type".into(), upload.content_type.as_str().into()),
-        ];
-        if let Some(version) = &upload.version_id {
-            query.push(("versionId".into(), version.as_str().into()));
-        }
-        let request = PresignRequest { method, key: upload.verified_key(), query, headers: Vec::new() };
-        Ok(signer.presign(&request, permit.from, life)?)
     }
 }

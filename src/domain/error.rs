@@ -7,7 +7,7 @@ use crate::{
     db::DbError,
     model::{IntentState, Invalid, PartNumber, Scope},
     policy::Refusal,
-    s3::S3Error,
+    s3::{ReadError, S3Error},
     signing::SigningError,
 };
 
@@ -120,6 +120,15 @@ pub enum DomainError {
     /// The store.
     #[error(transparent)]
     S3(#[from] S3Error),
+    /// This process streams as many downloads as it may.
+    #[error("as many downloads are streamed as delivery.streams allows")]
+    TooManyStreams,
+    /// No web server is configured that could hand out files.
+    #[error("delivery.accel names no web server")]
+    NoAccel,
+    /// The store has not what was confirmed.
+    #[error("the object is not the confirmed one any more")]
+    FileGone,
     /// The signature.
     #[error(transparent)]
     Signing(#[from] SigningError),
@@ -129,6 +138,15 @@ impl DomainError {
     /// Whether the client has not sent everything yet, as far as can be seen.
     pub(super) const fn is_unfinished(&self) -> bool {
         matches!(self, Self::Incomplete | Self::PartsMissing(_) | Self::PartsGone)
+    }
+}
+
+impl From<ReadError> for DomainError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Changed => Self::FileGone,
+            ReadError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -34,9 +34,10 @@ pub(super) async fn issue(
     }
     let url = match permit.intent.delivery {
         Delivery::Url => match state.service.hand_out(&permit, Method::Get).await? {
-            HandOver::Url(url) | HandOver::Redirect(url) => url.into_url(),
+            HandOver::Url(url) => url.into_url(),
+            _ => files::url(&state.base_url, &permit),
         },
-        Delivery::Redirect => files::url(&state.base_url, &permit),
+        Delivery::Redirect | Delivery::Stream | Delivery::Accel => files::url(&state.base_url, &permit),
     };
     Ok(HttpResponse::Created().json(DownloadView::new(&permit, &url)))
 }

@@ -88,6 +88,8 @@ error_codes! {
         "A ticket can be used a limited number of times. Ask for it when somebody wants the file.";
     TicketUnknown = "ticket_unknown", NOT_FOUND, "There is no such ticket",
         "Check that the address is whole. A ticket is forgotten a week after its end.";
+    NotBehindProxy = "not_behind_proxy", FORBIDDEN, "The file is handed out by the web server in front of this service",
+        "Ask there, and not the service itself.";
     NotFound = "not_found", NOT_FOUND, "There is no such upload",
         "Check the id. Uploads of other users do not exist for you.";
     RouteNotFound = "route_not_found", NOT_FOUND, "There is nothing at this path",
@@ -124,6 +126,12 @@ error_codes! {
         "Ask whoever gave it to you for another, or ask for the download anew.";
     Revoked = "revoked", GONE, "What was handed out has been revoked",
         "An administrator has stopped it. Ask anew; whether that is allowed is for the policy and your identity provider to say.";
+    FileGone = "file_gone", GONE, "The file is not there any more as it was confirmed",
+        "Somebody has changed or removed it behind the service's back. An operator has to look at it: presignd drift names what is missing.";
+    PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "The file is another than the request means",
+        "If-Match or If-Unmodified-Since names another version. Ask without it.";
+    RangeNotSatisfiable = "range_not_satisfiable", RANGE_NOT_SATISFIABLE, "The file has none of the bytes asked for",
+        "Content-Range tells its size.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "The request body is too large",
         "Files go to the store, not here: the body only describes them.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON",
@@ -501,8 +509,10 @@ impl From<DomainError> for ApiError {
             DomainError::Expired => ErrorCode::UploadExpired,
             DomainError::InvalidState(_) => ErrorCode::InvalidState,
             DomainError::NotConfirmed(_) => ErrorCode::UploadNotConfirmed,
+            DomainError::TooManyStreams => ErrorCode::Overloaded,
+            DomainError::FileGone => ErrorCode::FileGone,
             DomainError::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,
-            DomainError::Signing(_) | DomainError::NoRandomness => ErrorCode::Internal,
+            DomainError::Signing(_) | DomainError::NoRandomness | DomainError::NoAccel => ErrorCode::Internal,
         };
         Self::with_detail(code, detail)
     }

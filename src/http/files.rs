@@ -1,9 +1,18 @@
 //! Files themselves, in whichever way the policy delivers them.
 
+mod accel;
+mod conditional;
+mod headers;
+mod range;
+mod stream;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use reqwest::Url;
+
+use conditional::Verdict;
+use range::Wanted;
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
@@ -11,7 +20,7 @@ use super::{
     extract::{Authenticated, ClientAddress, UploadId},
 };
 use crate::{
-    domain::{Disposition, DownloadRequest, HandOver, Permit},
+    domain::{Disposition, DownloadRequest, FileFacts, HandOver, Permit},
     model::{Delivery, FileName, IntentId},
     signing::Method,
 };
@@ -43,7 +52,25 @@ pub(super) async fn hand_out(state: &State, permit: &Permit, request: &HttpReque
             .insert_header((header::LOCATION, url.url()))
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .finish(),
+        HandOver::Stream(file) => match wanted(request, &file.facts)? {
+            Some(wanted) => stream::answer(state, request, *file, wanted).await?,
+            None => headers::not_modified(&file.facts),
+        },
+        HandOver::Accel(file) => match wanted(request, &file.facts)? {
+            Some(wanted) => accel::answer(state, request, &file, &wanted)?,
+            None => headers::not_modified(&file.facts),
+        },
     })
+}
+
+/// What `request` asks for of the file; `None` where the client has it already.
+fn wanted(request: &HttpRequest, file: &FileFacts) -> Result<Option<Wanted>, ApiError> {
+    match conditional::judge(request, file) {
+        Verdict::NotModified => Ok(None),
+        Verdict::PreconditionFailed => Err(ApiError::new(ErrorCode::PreconditionFailed)),
+        Verdict::Send { ranges: true } => Ok(Some(range::wanted(request, file.size))),
+        Verdict::Send { ranges: false } => Ok(Some(Wanted::Whole)),
+    }
 }
 
 /// Where the file of `permit` is delivered as it was asked for.

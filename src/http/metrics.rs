@@ -40,6 +40,10 @@ pub struct Metrics {
     sweeper_failed: IntCounter,
     sweeper_due: IntGauge,
     sweeper_oldest: IntGauge,
+    streams: IntGauge,
+    stream_bytes: IntCounter,
+    streams_resumed: IntCounter,
+    streams_broken: IntCounter,
     sniff_warned: IntCounter,
     sniff_rejected: IntCounter,
     inspections: IntCounterVec,
@@ -109,6 +113,10 @@ impl Metrics {
             sweeper_failed: counter("sweeper_failed_total", "Looks that failed and will be repeated.")?,
             sweeper_due: gauge("sweeper_due_uploads", "Uploads that were due at the last round, up to 100000.")?,
             sweeper_oldest: gauge("sweeper_oldest_due_seconds", "For how long the oldest of them had been due.")?,
+            streams: gauge("streams_running", "Downloads that pass through this process.")?,
+            stream_bytes: counter("stream_bytes_total", "Bytes of files that passed through this process.")?,
+            streams_resumed: counter("stream_resumptions_total", "Reads taken up where the store broke them off.")?,
+            streams_broken: counter("streams_broken_total", "Streams that ended before their last byte.")?,
             sniff_warned: counter("sniff_warned_total", "Files of another type than declared that were let through.")?,
             sniff_rejected: counter("sniff_rejected_total", "Files of another type than declared that were rejected.")?,
             inspections,
@@ -156,6 +164,8 @@ pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
     let policies = state.service.policies.status();
     let sweeper = state.service.sweep_progress.status();
     let sniffed = &state.service.sniffed;
+    let reads = state.service.reader.status();
+    metrics.streams.set(i64::try_from(reads.running).unwrap_or(i64::MAX));
     if let Some(inspection) = &state.service.inspection {
         let status = inspection.status();
         metrics.inspections_waiting.set(i64::try_from(status.waiting).unwrap_or(i64::MAX));
@@ -188,6 +198,9 @@ pub(super) async fn show(state: web::Data<State>) -> HttpResponse {
         (&metrics.sweeper_deleted, sweeper.deleted),
         (&metrics.sweeper_multiparts, sweeper.multiparts_aborted),
         (&metrics.sweeper_failed, sweeper.failed),
+        (&metrics.stream_bytes, reads.bytes),
+        (&metrics.streams_resumed, reads.resumed),
+        (&metrics.streams_broken, reads.broken),
         (&metrics.sniff_warned, sniffed.warned.load(Ordering::Relaxed)),
         (&metrics.sniff_rejected, sniffed.rejected.load(Ordering::Relaxed)),
     ] {

@@ -14,6 +14,10 @@ pub enum Delivery {
     Url,
     /// As a redirect to a presigned URL.
     Redirect,
+    /// Through this service, which reads it from the store.
+    Stream,
+    /// Through the web server in front of this service, which is told where it is.
+    Accel,
 }
 
 impl Delivery {
@@ -22,6 +26,8 @@ impl Delivery {
         match self {
             Self::Url => "url",
             Self::Redirect => "redirect",
+            Self::Stream => "stream",
+            Self::Accel => "accel",
         }
     }
 }
@@ -33,7 +39,9 @@ impl FromStr for Delivery {
         match text {
             "url" => Ok(Self::Url),
             "redirect" => Ok(Self::Redirect),
-            _ => Err(Invalid::new("must be \"url\" or \"redirect\"")),
+            "stream" => Ok(Self::Stream),
+            "accel" => Ok(Self::Accel),
+            _ => Err(Invalid::new("must be \"url\", \"redirect\", \"stream\" or \"accel\"")),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Every way of handing out a file: one permission, one row, the same bytes.
 
+mod accel;
+mod stream;
+
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -12,6 +15,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_redirect_leads_to_the_file", redirected);
     // The embedded PostgreSQL has no connection to spare for looking.
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "every_delivery_is_one_row", recorded);
+    stream::register(suite);
+    suite.needing("nginx", accel::register);
 }
 
 /// The policies of the tests, with `delivery` in the one that is called `delivered`.
@@ -138,4 +143,191 @@ async fn recorded(backend: Backend) {
         assert!((-1..=0).contains(&difference), "{found}");
     }
     app.end().await;
+}
+
+/// No byte repeats at a distance of a power of two, so none can be lost or swapped unseen.
+fn bytes_of(size: usize) -> Vec<u8> {
+    (0..size).map(|at| u8::try_from((at + at / 251) % 251).unwrap()).collect()
+}
+
+fn get(caller: &Caller, path: &str, headers: &[(&str, &str)]) -> reqwest::RequestBuilder {
+    headers.iter().fold(caller.request(Method::GET, path), |request, (name, value)| request.header(*name, *value))
+}
+
+/// "Report" in ten scripts and what else a name can hold.
+const NAMES: [&str; 12] = [
+    "Zürich café.txt",
+    "отчёт.txt",
+    "αναφορά.txt",
+    "تقرير.txt",
+    "דוח.txt",
+    "प्रतिवेदन.txt",
+    "报告.txt",
+    "レポート.txt",
+    "보고서.txt",
+    "รายงาน.txt",
+    "a\"b;c%20d&e=f.txt",
+    "🦀.txt",
+];
+
+/// Every file arrives as it was sent, with its name, and with what is to be said of it.
+async fn arrive_with_their_names(uploader: &Caller, reader: &Caller, delivery: &str) {
+    for name in NAMES {
+        let bytes = format!("the bytes of {name}").into_bytes();
+        let uploaded = upload(uploader, name, &bytes).await;
+        let file = reader.get(&path(&uploaded, &format!("?delivery={delivery}"))).await;
+        file.expect_status(StatusCode::OK);
+        assert_eq!(file.bytes, bytes, "{name}");
+        let said = file.headers[header::CONTENT_DISPOSITION].to_str().unwrap();
+        let encoded = said.split_once("filename*=UTF-8''").map(|(_, encoded)| encoded.to_owned());
+        let encoded = encoded.unwrap_or_else(|| panic!("{name}: {said}"));
+        let decoded: String =
+            form_urlencoded::parse(format!("n={}", encoded.replace('+', "%2B").replace('&', "%26")).as_bytes())
+                .map(|(_, value)| value.into_owned())
+                .collect();
+        assert_eq!(decoded, name, "{said}");
+        assert_eq!(file.headers.get_all(header::CONTENT_DISPOSITION).iter().count(), 1);
+        described(&file, "text/plain", bytes.len());
+        assert_eq!(file.headers[header::ETAG].to_str().unwrap(), format!("\"{}\"", uploaded["etag"].as_str().unwrap()));
+        assert!(!file.headers.contains_key(header::CONTENT_SECURITY_POLICY));
+    }
+    let page = upload(uploader, "page.html", b"<script>alert(1)</script>").await;
+    let file = reader.get(&path(&page, &format!("?delivery={delivery}"))).await;
+    described(&file, "text/html", 25);
+    assert_eq!(file.headers[header::CONTENT_DISPOSITION], "attachment; filename=\"page.html\"");
+    assert_eq!(file.headers[header::CONTENT_SECURITY_POLICY], "sandbox; default-src 'none'");
+    let empty = upload(uploader, "empty.txt", b"").await;
+    let file = reader.get(&path(&empty, &format!("?delivery={delivery}"))).await;
+    file.expect_status(StatusCode::OK);
+    described(&file, "text/plain", 0);
+}
+
+fn described(file: &Reply, content_type: &str, length: usize) {
+    for (name, value) in [
+        ("content-type", content_type),
+        ("content-length", length.to_string().as_str()),
+        ("cache-control", "private, no-cache"),
+        ("x-content-type-options", "nosniff"),
+        ("accept-ranges", "bytes"),
+    ] {
+        let found: Vec<_> = file.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(found, [value], "{name}: {:?}", file.headers);
+    }
+    assert!(file.headers.contains_key(header::LAST_MODIFIED));
+    // The store is nobody's business.
+    for name in file.headers.keys() {
+        assert!(!name.as_str().starts_with("x-amz") && !name.as_str().starts_with("x-presignd"), "{name}");
+    }
+}
+
+/// All that a client can ask for of a file of `bytes` at `path`.
+async fn ranges_and_conditions(reader: &Caller, path: &str, bytes: &[u8]) {
+    let whole = reader.get(path).await;
+    whole.expect_status(StatusCode::OK);
+    assert!(whole.bytes == bytes, "{} of {} bytes", whole.bytes.len(), bytes.len());
+    let (etag, modified) = (&whole.headers[header::ETAG], &whole.headers[header::LAST_MODIFIED]);
+    let (etag, modified) = (etag.to_str().unwrap(), modified.to_str().unwrap());
+
+    let size = bytes.len();
+    for (range, first, end) in [
+        ("bytes=0-0".to_owned(), 0, 1),
+        ("bytes=1-1000".to_owned(), 1, 1001),
+        (format!("bytes={}-", size - 10), size - 10, size),
+        ("bytes=-5".to_owned(), size - 5, size),
+        (format!("bytes=-{}", size + 10), 0, size),
+        (format!("bytes=100-{}", size + 10), 100, size),
+        (format!("bytes=5-6,{}-", size + 10), 5, 7),
+    ] {
+        let part = Reply::of(get(reader, path, &[("range", &range)])).await;
+        part.expect_status(StatusCode::PARTIAL_CONTENT);
+        let content_range = format!("bytes {first}-{}/{size}", end - 1);
+        assert_eq!(part.headers[header::CONTENT_RANGE].to_str().unwrap(), content_range, "{range}");
+        assert!(part.bytes == bytes[first..end], "{range}");
+        assert_eq!(part.headers[header::ETAG].to_str().unwrap(), etag);
+    }
+    let parts = Reply::of(get(reader, path, &[("range", "bytes=0-4, 10-14, -3")])).await;
+    parts.expect_status(StatusCode::PARTIAL_CONTENT);
+    byte_ranges(&parts, bytes, &[(0, 4), (10, 14), (size - 3, size - 1)]);
+    let nothing = Reply::of(get(reader, path, &[("range", &format!("bytes={size}-"))])).await;
+    nothing.expect_problem(416, "range_not_satisfiable");
+    assert_eq!(nothing.headers[header::CONTENT_RANGE].to_str().unwrap(), format!("bytes */{size}"));
+    let many = (0..100).map(|at| format!("{}-{}", at * 2, at * 2)).collect::<Vec<_>>().join(",");
+    for ignored in ["lines=0-1", "bytes=5-2", "bytes=a-b"].map(str::to_owned).into_iter() {
+        let reply = Reply::of(get(reader, path, &[("range", &ignored)])).await;
+        assert_eq!((reply.status, reply.bytes.len()), (StatusCode::OK, size), "{ignored}");
+    }
+    let reply = Reply::of(get(reader, path, &[("range", &format!("bytes={many}"))])).await;
+    assert!(reply.status.is_success() && reply.bytes.len() <= size + 100 * 200, "{:?}", reply.headers);
+
+    let (before, other) = ("Sun, 06 Nov 1994 08:49:37 GMT", "\"other\"");
+    for (headers, status) in [
+        (&[("if-none-match", etag)][..], 304),
+        (&[("if-modified-since", modified)], 304),
+        (&[("if-none-match", other), ("if-modified-since", modified)], 200),
+        (&[("if-modified-since", before)], 200),
+        (&[("if-match", etag)], 200),
+        (&[("if-match", other)], 412),
+        (&[("if-unmodified-since", before)], 412),
+        (&[("if-unmodified-since", modified)], 200),
+        (&[("if-range", etag), ("range", "bytes=0-9")], 206),
+        (&[("if-range", modified), ("range", "bytes=0-9")], 206),
+        (&[("if-range", other), ("range", "bytes=0-9")], 200),
+        (&[("if-range", before), ("range", "bytes=0-9")], 200),
+        (&[("if-none-match", etag), ("range", "bytes=0-9")], 304),
+    ] {
+        let reply = Reply::of(get(reader, path, headers)).await;
+        assert_eq!(reply.status, status, "{headers:?}");
+        match status {
+            304 => {
+                assert_eq!(reply.bytes, b"");
+                assert_eq!(reply.headers[header::ETAG].to_str().unwrap(), etag);
+            }
+            206 => assert!(reply.bytes == bytes[..10], "{headers:?}"),
+            200 => assert!(reply.bytes == bytes, "{headers:?}"),
+            _ => {
+                reply.expect_problem(412, "precondition_failed");
+            }
+        }
+    }
+    let head = Reply::of(reader.request(Method::HEAD, path).header("range", "bytes=0-9")).await;
+    head.expect_status(StatusCode::OK);
+    assert_eq!(head.bytes, b"");
+    for name in
+        [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES]
+    {
+        assert_eq!(head.headers.get(&name), whole.headers.get(&name), "{name}");
+    }
+}
+
+/// `reply` is `multipart/byteranges` with exactly these positions of `bytes`, first and last.
+fn byte_ranges(reply: &Reply, bytes: &[u8], ranges: &[(usize, usize)]) {
+    let content_type = reply.headers[header::CONTENT_TYPE].to_str().unwrap();
+    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").expect("a boundary");
+    assert_eq!(reply.headers[header::CONTENT_LENGTH].to_str().unwrap(), reply.bytes.len().to_string());
+    let mut rest = reply.bytes.as_slice();
+    let mut take = |expected: &[u8]| {
+        let taken = rest.get(..expected.len());
+        assert!(taken == Some(expected), "{:?} is not {:?}", taken, String::from_utf8_lossy(expected));
+        rest = &rest[expected.len()..];
+    };
+    for (first, last) in ranges {
+        take(format!("\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n").as_bytes());
+        take(format!("Content-Range: bytes {first}-{last}/{}\r\n\r\n", bytes.len()).as_bytes());
+        take(&bytes[*first..=*last]);
+    }
+    take(format!("\r\n--{boundary}--\r\n").as_bytes());
+    assert_eq!(rest, b"");
+}
+
+/// `curl -C -` goes on where a file ends that it has a part of.
+async fn curl_resumes(base: &str, token: &str, path: &str, bytes: &[u8]) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, &bytes[..bytes.len() / 3]).unwrap();
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--continue-at", "-", "--header"]);
+    curl.arg(format!("Authorization: Bearer {token}")).arg("--output").arg(&file).arg(format!("{base}{path}"));
+    let status = tokio::task::spawn_blocking(move || curl.status()).await.unwrap().expect("curl is installed");
+    assert!(status.success(), "{status}");
+    assert!(std::fs::read(&file).unwrap() == bytes);
 }

@@ -17,7 +17,7 @@ use presignd::{
     domain::{CallbackTokens, Capabilities, Outbox, Service, SweepProgress},
     http::{self, Metrics, State},
     policy::{self, PolicyHandle},
-    s3::{ObjectStore, Sdk, Sessions},
+    s3::{ObjectReader, ObjectStore, Sdk, Sessions},
     signing::Endpoint,
 };
 use reqwest::Method;
@@ -45,9 +45,12 @@ async fn service(config: &Config, runtime: &Handle) -> (Service, Authenticator) 
     let (ledger, _writers) = Ledger::start(&database, &config.database, runtime);
     let sdk = Sdk::from_config(&config.s3).await;
     let endpoint = Endpoint::new(&config.s3.client_endpoint(), &config.s3.bucket, config.s3.addressing).unwrap();
+    let store = ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone());
     let service = Service {
+        accel: None,
+        reader: ObjectReader::new(store.clone(), &config.delivery, runtime.clone()),
         ledger,
-        store: ObjectStore::new(sdk.clone(), &config.s3.bucket, runtime.clone()),
+        store,
         sessions: Sessions::new(sdk, &config.s3, Arc::new(endpoint), clock.clone(), runtime.clone()),
         policies: PolicyHandle::fixed(policy::load(&config.policies.file, |_| Ok(())).unwrap()),
         callback_tokens: CallbackTokens::new([("k1", CALLBACK_SECRET.into())].into_iter().collect()),

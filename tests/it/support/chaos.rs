@@ -33,6 +33,7 @@ pub(crate) struct ChaosProxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     breaks: Arc<Breaks>,
+    answer_breaks: Arc<Breaks>,
     serving: JoinHandle<()>,
 }
 
@@ -62,9 +63,10 @@ impl ChaosProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port for the proxy");
         let address = listener.local_addr().expect("its address");
         let mode = watch::Sender::new(Mode::Pass);
-        let breaks = Arc::<Breaks>::default();
-        let serving = runtime.spawn(serve(listener, upstream, mode.subscribe(), Arc::clone(&breaks)));
-        Self { address, mode, breaks, serving }
+        let (breaks, answer_breaks) = (Arc::<Breaks>::default(), Arc::<Breaks>::default());
+        let way = Way { mode: mode.clone(), breaks: Arc::clone(&breaks), answer_breaks: Arc::clone(&answer_breaks) };
+        let serving = runtime.spawn(serve(listener, upstream, way));
+        Self { address, mode, breaks, answer_breaks, serving }
     }
 
     /// The first `host:port` in `url` becomes that of a proxy in front of it. Gives the URL through the proxy.
@@ -99,6 +101,17 @@ impl ChaosProxy {
         *self.breaks.left.lock().unwrap() = count;
     }
 
+    /// Closes the next connection over which the server has sent a megabyte, at that moment, and is slow from then on
+    /// until it is to behave again.
+    pub(crate) fn break_answer(&self) {
+        *self.answer_breaks.left.lock().unwrap() = 1;
+    }
+
+    /// Whether that has come.
+    pub(crate) fn has_broken_answer(&self) -> bool {
+        *self.answer_breaks.left.lock().unwrap() == 0
+    }
+
     /// How many of those transfers have not come yet.
     pub(crate) fn breaks_left(&self) -> usize {
         *self.breaks.left.lock().unwrap()
@@ -111,15 +124,23 @@ impl Drop for ChaosProxy {
     }
 }
 
-async fn serve(listener: TcpListener, upstream: SocketAddr, mode: watch::Receiver<Mode>, breaks: Arc<Breaks>) {
+/// What a connection is subject to.
+#[derive(Clone)]
+struct Way {
+    mode: watch::Sender<Mode>,
+    breaks: Arc<Breaks>,
+    answer_breaks: Arc<Breaks>,
+}
+
+async fn serve(listener: TcpListener, upstream: SocketAddr, way: Way) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((client, _)) = accepted
-                    && *mode.borrow() != Mode::Cut
+                    && *way.mode.borrow() != Mode::Cut
                 {
-                    connections.spawn(connect(client, upstream, mode.clone(), Arc::clone(&breaks)));
+                    connections.spawn(connect(client, upstream, way.clone()));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -127,18 +148,24 @@ async fn serve(listener: TcpListener, upstream: SocketAddr, mode: watch::Receive
     }
 }
 
-async fn connect(mut client: TcpStream, upstream: SocketAddr, mode: watch::Receiver<Mode>, breaks: Arc<Breaks>) {
+async fn connect(mut client: TcpStream, upstream: SocketAddr, way: Way) {
     let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    let mut cut = mode.clone();
+    let mut cut = way.mode.subscribe();
     // A side that ends takes the other with it only when it breaks; a half-closed connection is one still.
     tokio::select! {
         _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
         _ = async { tokio::try_join!(
-            pump(from_client, to_server, mode.clone(), Some(&breaks)),
-            pump(from_server, to_client, mode.clone(), None)
+            pump(from_client, to_server, way.mode.subscribe(), || way.breaks.take()),
+            pump(from_server, to_client, way.mode.subscribe(), || {
+                let breaks = way.answer_breaks.take();
+                if breaks {
+                    way.mode.send_replace(Mode::Stall);
+                }
+                breaks
+            })
         ) } => {}
     }
 }
@@ -147,7 +174,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut mode: watch::Receiver<Mode>,
-    breaks: Option<&Breaks>,
+    breaks: impl Fn() -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     let mut lost = false;
@@ -162,7 +189,7 @@ async fn pump(
         lost |= mode == Mode::BlackHole;
         let before = passed;
         passed += read;
-        if before < BREAKS_AFTER && passed >= BREAKS_AFTER && breaks.is_some_and(Breaks::take) {
+        if before < BREAKS_AFTER && passed >= BREAKS_AFTER && breaks() {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if !lost {

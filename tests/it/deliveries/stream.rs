@@ -1,0 +1,179 @@
+//! Files that pass through the service.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use reqwest::{Method, StatusCode, header};
+
+use super::{arrive_with_their_names, bytes_of, curl_resumes, path, policies, ranges_and_conditions, start, upload};
+use crate::support::{AppOptions, Backend, ChaosProxy, Reply, Suite, TestApp, app::TokenOptions, load::eventually};
+
+/// More than all buffers between the store and a client that takes nothing can hold.
+const LARGE: usize = 80 << 20;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn register(suite: &mut Suite<'_>) {
+    suite.everywhere("streamed_files_arrive_with_their_names", names);
+    suite.everywhere("a_stream_answers_ranges_and_conditions", ranges);
+    suite.everywhere("a_broken_read_from_the_store_is_invisible", resumed);
+    suite.everywhere("a_changed_object_is_never_spliced", changed);
+    suite.everywhere("a_client_that_leaves_ends_the_read", left);
+    suite.everywhere("a_client_that_takes_nothing_is_cut_off", stalled);
+    suite.everywhere("streams_are_bounded", bounded);
+    suite.everywhere("an_object_that_is_gone_is_told", gone);
+}
+
+async fn names(backend: Backend) {
+    let app = start(&backend, "[\"url\", \"stream\"]").await;
+    arrive_with_their_names(&app.user("alice"), &app.user("bob").at("127.0.0.11"), "stream").await;
+    app.end().await;
+}
+
+async fn ranges(backend: Backend) {
+    let app = start(&backend, "\"stream\"").await;
+    let alice = app.user("alice");
+    let bytes = bytes_of(300_000);
+    let uploaded = upload(&alice, "a.bin", &bytes).await;
+    ranges_and_conditions(&alice, &path(&uploaded, ""), &bytes).await;
+    curl_resumes(&app.base(), &app.token(&TokenOptions::default()), &path(&uploaded, ""), &bytes).await;
+    let shown = alice.get(&path(&uploaded, "?disposition=inline&file_name=b.bin")).await;
+    assert_eq!(shown.headers[header::CONTENT_DISPOSITION], "inline; filename=\"b.bin\"");
+    let metrics = app.anonymous().get("/metrics").await.text();
+    for line in ["presignd_streams_running 0", "presignd_stream_resumptions_total 0", "presignd_streams_broken_total 0"]
+    {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+    app.end().await;
+}
+
+/// A service whose requests to the store go through a proxy, and what `[delivery]` says.
+async fn behind_proxy(backend: &Backend, delivery: &str) -> (TestApp, ChaosProxy) {
+    let mut proxy = None;
+    let settings = format!("[delivery]\n{delivery}");
+    let options = AppOptions { policies: Some(policies("\"stream\"")), settings, ..AppOptions::default() };
+    let app = TestApp::start_altered(backend, options, async |settings| {
+        let endpoint = settings["s3"]["endpoint"].as_str().unwrap().to_owned();
+        let (in_front, through) = ChaosProxy::in_front_of(&endpoint, &backend.runtime).await;
+        // Clients go straight to the store, and the service does not.
+        let s3 = settings["s3"].as_table_mut().unwrap();
+        s3.insert("public_endpoint".to_owned(), endpoint.into());
+        s3.insert("endpoint".to_owned(), through.into());
+        proxy = Some(in_front);
+    });
+    (app.await, proxy.unwrap())
+}
+
+async fn resumed(backend: Backend) {
+    let (app, proxy) = behind_proxy(&backend, "").await;
+    let alice = app.user("alice");
+    let bytes = bytes_of(5 << 20);
+    let uploaded = upload(&alice, "a.bin", &bytes).await;
+    let path = path(&uploaded, "");
+    proxy.break_answer();
+    let (file, ()) = tokio::join!(alice.get(&path), async {
+        eventually(PATIENCE, async || proxy.has_broken_answer().then_some(())).await;
+        proxy.heal();
+    });
+    assert_eq!(file.status, StatusCode::OK);
+    assert!(file.bytes == bytes, "{} bytes", file.bytes.len());
+    assert_eq!(app.running.service.reader.status().resumed, 1);
+
+    // Within a range as well, and it goes on at the byte of the file and not of the range.
+    proxy.break_answer();
+    let ranged = Reply::of(super::get(&alice, &path, &[("range", "bytes=1000000-4999999")]));
+    let (file, ()) = tokio::join!(ranged, async {
+        eventually(PATIENCE, async || proxy.has_broken_answer().then_some(())).await;
+        proxy.heal();
+    });
+    assert_eq!(file.status, StatusCode::PARTIAL_CONTENT);
+    assert!(file.bytes == bytes[1_000_000..5_000_000], "{} bytes", file.bytes.len());
+    assert_eq!(app.running.service.reader.status().resumed, 2);
+    app.end().await;
+}
+
+async fn changed(backend: Backend) {
+    let (app, proxy) = behind_proxy(&backend, "").await;
+    let alice = app.user("alice");
+    let bytes = bytes_of(5 << 20);
+    let uploaded = upload(&alice, "a.bin", &bytes).await;
+    let row = app.running.service.database.upload(uploaded["id"].as_str().unwrap().parse().unwrap()).await;
+    let key = row.unwrap().unwrap().verified_key().as_str().to_owned();
+    proxy.break_answer();
+    let (broken, ()) = tokio::join!(Reply::try_of(alice.request(Method::GET, &path(&uploaded, ""))), async {
+        eventually(PATIENCE, async || proxy.has_broken_answer().then_some(())).await;
+        let put = app.bucket.s3.put_object().bucket(&app.bucket.bucket).key(&key);
+        put.body(vec![b'!'; 5 << 20].into()).send().await.expect("the object is replaced");
+        proxy.heal();
+    });
+    assert!(broken.is_err(), "the client is not told that this was all: {:?}", broken.map(|reply| reply.status));
+    // And whoever asks now is told before the first byte.
+    alice.get(&path(&uploaded, "")).await.expect_problem(410, "file_gone");
+    app.end().await;
+}
+
+async fn left(backend: Backend) {
+    let (app, _proxy) = behind_proxy(&backend, "").await;
+    let alice = app.user("alice");
+    let uploaded = upload(&alice, "a.bin", &bytes_of(LARGE)).await;
+    let reader = &app.running.service.reader;
+    let response = alice.request(Method::GET, &path(&uploaded, "")).send().await.unwrap();
+    let mut body = response.bytes_stream();
+    assert!(!body.next().await.unwrap().unwrap().is_empty());
+    assert_eq!(reader.status().running, 1);
+    drop(body);
+    eventually(PATIENCE, async || (reader.status().broken == 1).then_some(())).await;
+    eventually(PATIENCE, async || (reader.status().running == 0).then_some(())).await;
+    assert!(reader.status().bytes < LARGE as u64, "{:?}", reader.status());
+    app.end().await;
+}
+
+async fn stalled(backend: Backend) {
+    let (app, _proxy) = behind_proxy(&backend, "stall_timeout = \"1s\"").await;
+    let alice = app.user("alice");
+    let uploaded = upload(&alice, "a.bin", &bytes_of(LARGE)).await;
+    let reader = &app.running.service.reader;
+    let response = alice.request(Method::GET, &path(&uploaded, "")).send().await.unwrap();
+    eventually(PATIENCE, async || (reader.status().broken == 1).then_some(())).await;
+    assert!(reader.status().bytes < LARGE as u64, "back-pressure: {:?}", reader.status());
+    assert!(response.bytes().await.is_err(), "what is missing is not taken for the end");
+    app.end().await;
+}
+
+async fn bounded(backend: Backend) {
+    let (app, _proxy) = behind_proxy(&backend, "streams = 1").await;
+    let alice = app.user("alice");
+    let uploaded = upload(&alice, "a.bin", &bytes_of(LARGE)).await;
+    let first = alice.request(Method::GET, &path(&uploaded, "")).send().await.unwrap();
+    assert_eq!(first.status(), StatusCode::OK);
+    let second = alice.get(&path(&uploaded, "")).await;
+    second.expect_problem(503, "overloaded");
+    assert!(second.headers.contains_key(header::RETRY_AFTER));
+    // What reads nothing needs no place.
+    let head = Reply::of(alice.request(Method::HEAD, &path(&uploaded, ""))).await;
+    assert_eq!(head.headers[header::CONTENT_LENGTH].to_str().unwrap(), LARGE.to_string());
+    drop(first);
+    let range = [("range", "bytes=0-9")];
+    let (third, _) = eventually(PATIENCE, async || {
+        let reply = Reply::of(super::get(&alice, &path(&uploaded, ""), &range)).await;
+        (reply.status != StatusCode::SERVICE_UNAVAILABLE).then_some(reply)
+    })
+    .await;
+    third.expect_status(StatusCode::PARTIAL_CONTENT);
+    app.end().await;
+}
+
+async fn gone(backend: Backend) {
+    let (app, proxy) = behind_proxy(&backend, "").await;
+    let alice = app.user("alice");
+    let uploaded = upload(&alice, "a.txt", b"12345").await;
+    proxy.cut();
+    alice.get(&path(&uploaded, "")).await.expect_problem(503, "storage_unavailable");
+    proxy.heal();
+    assert_eq!(alice.get(&path(&uploaded, "")).await.bytes, b"12345");
+    let row = app.running.service.database.upload(uploaded["id"].as_str().unwrap().parse().unwrap()).await;
+    let key = row.unwrap().unwrap().verified_key().as_str().to_owned();
+    app.bucket.s3.delete_object().bucket(&app.bucket.bucket).key(&key).send().await.expect("it is removed");
+    alice.get(&path(&uploaded, "")).await.expect_problem(410, "file_gone");
+    app.end().await;
+}
