@@ -157,6 +157,10 @@ impl Config {
         problems.extend(self.callback.problems());
         problems.extend(self.capabilities.problems());
         problems.extend(self.delivery.problems());
+        if self.delivery.accel_network.is_some() && self.s3.sts.is_none() {
+            let rule = "needs the [s3.sts] settings, without which no store can hold a URL to a network";
+            problems.push(Problem::new("delivery.accel_network", rule));
+        }
         problems.extend(self.inspection.iter().flat_map(InspectionConfig::problems));
         problems.extend(self.webhooks.problems());
         problems.extend(self.sweeper.problems());

@@ -140,7 +140,7 @@ impl Drop for Browser {
 }
 
 /// Where `.ci/install` puts the packages: beside one of the folders of programs.
-fn installed() -> PathBuf {
+pub(crate) fn installed() -> PathBuf {
     let found = std::env::var_os("PATH").and_then(|path| {
         let mut candidates = std::env::split_paths(&path).map(|bin| bin.join("../browser"));
         candidates.find(|folder| folder.join("node_modules/@uppy").is_dir())

@@ -124,7 +124,7 @@ impl Judge {
         let content_type = reply.headers["content-type"].to_str().unwrap();
         let essence = content_type.split(';').next().unwrap();
         let content = response["content"].as_object().unwrap();
-        let media = content.get(content_type).or_else(|| content.get(essence));
+        let media = content.get(content_type).or_else(|| content.get(essence)).or_else(|| content.get("*/*"));
         let media = media.unwrap_or_else(|| panic!("{name} {status} is not said to answer {content_type}"));
         if essence.ends_with("json") {
             let schema = json!({
@@ -175,6 +175,7 @@ async fn answers(backend: Backend) {
          redirect_allowed_origins = [\"https://app.example.com\"]\n\
          [auth.scopes]\nupload = \"write\"\ndownload = \"read\"\nadmin = \"manage\"\n\
          [events]\nbody_limit = \"64KiB\"\ntokens = [{{ secret = \"{TOKEN}\" }}]\n\
+         [delivery]\naccel = \"nginx\"\n\
          [inspection]\nurl = \"{}\"",
         scanner.url()
     );
@@ -184,7 +185,7 @@ async fn answers(backend: Backend) {
         "{by_all}\n[policy.ticketed]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\"]\ndownload.uses = 1\n\
          [policy.inspected]\nmethods = [\"put\"]\ninspection = \"required\"\n\
          [policy.large]\nmethods = [\"multipart\"]\n\
-         [policy.delivered]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\"]\n"
+         [policy.delivered]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\", \"stream\", \"accel\"]\n"
     );
     let options = AppOptions { policies: Some(policies), settings, ..AppOptions::default() };
     let app = TestApp::start_with(&backend, options).await;
@@ -208,7 +209,7 @@ async fn answers(backend: Backend) {
     settling(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     parts(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     downloads(&mut judge, &alice, [&nobody, &anybody]).await;
-    files(&mut judge, &alice, [&nobody, &anybody]).await;
+    files(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     tickets(&mut judge, &alice, &anybody).await;
     administration(&mut judge, &with(&["manage"]), [&nobody, &anybody]).await;
     events(&mut judge, &app, &anybody).await;
@@ -238,6 +239,10 @@ async fn answers(backend: Backend) {
         "revoked",
         "credentials_not_given",
         "scope_missing",
+        "not_behind_proxy",
+        "file_gone",
+        "precondition_failed",
+        "range_not_satisfiable",
         "not_found",
         "upload_incomplete",
         "invalid_state",
@@ -688,7 +693,7 @@ async fn downloads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Calle
     judge.post(422, alice, path, &json!({ "upload_id": confirmed["id"], "delivery": "redirect" })).await;
 }
 
-async fn files(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {
+async fn files(judge: &mut Judge, app: &TestApp, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {
     let pattern = "/api/v1/files/{id}";
     let put = json!({ "method": "put", "policy": "delivered" });
     let confirmed = alice.upload("a.html", b"12345", &put).await;
@@ -696,6 +701,8 @@ async fn files(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2
     for (id, query, caller, status) in [
         (id(&confirmed), "", alice, 200),
         (id(&confirmed), "?delivery=redirect&file_name=b.html&expires_in=5", alice, 302),
+        (id(&confirmed), "?delivery=stream", alice, 200),
+        (id(&confirmed), "?delivery=accel", alice, 403),
         (id(&confirmed), "?delivery=post", alice, 422),
         (id(&confirmed), "?disposition=inline", alice, 422),
         (id(&confirmed), "", anybody, 401),
@@ -711,4 +718,19 @@ async fn files(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2
     let path = format!("/api/v1/files/{}", id(&confirmed));
     let garbage = alice.at("127.0.0.12").request(Method::GET, &path).header("x-forwarded-for", "garbage");
     judge.call(400, Method::GET, pattern, garbage).await;
+    let streamed = format!("{path}?delivery=stream");
+    for (header, value, status) in [
+        ("range", "bytes=1-2", 206),
+        ("range", "bytes=0-0,2-3", 206),
+        ("range", "bytes=9-", 416),
+        ("if-none-match", "*", 304),
+        ("if-match", "\"other\"", 412),
+    ] {
+        let request = alice.request(Method::GET, &streamed).header(header, value);
+        judge.call(status, Method::GET, pattern, request).await;
+    }
+    let row = app.running.service.database.upload(id(&confirmed).parse().unwrap()).await.unwrap().unwrap();
+    let delete = app.bucket.s3.delete_object().bucket(&app.bucket.bucket).key(row.verified_key().as_str());
+    delete.send().await.expect("it is removed");
+    judge.call(410, Method::GET, pattern, alice.request(Method::GET, &streamed)).await;
 }

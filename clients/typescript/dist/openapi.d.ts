@@ -782,6 +782,9 @@ export interface paths {
          * A file, in the way that its policy delivers it
          * @description For whoever the policy of a confirmed upload names as readers. Every request is recorded. Needs the scope for
          *     downloads, where one is configured.
+         *
+         *     Files themselves (`stream`, `accel`) are answered with `Range`, `If-Range`, `If-Match`, `If-None-Match`,
+         *     `If-Modified-Since` and `If-Unmodified-Since` of RFC 9110. A download that breaks off can be gone on with.
          */
         get: operations["file"];
         put?: never;
@@ -1846,10 +1849,11 @@ export interface components {
             next_cursor: string | null;
         };
         /**
-         * @description How a file reaches the client: by a presigned URL in JSON, or by a redirect to one.
+         * @description How a file reaches the client: by a presigned URL in JSON, by a redirect to one, through this service, or
+         *     through the web server in front of it.
          * @enum {string}
          */
-        Delivery: "url" | "redirect";
+        Delivery: "url" | "redirect" | "stream" | "accel";
         Download: {
             id: components["schemas"]["IntentId"];
             upload_id: components["schemas"]["IntentId"];
@@ -2134,7 +2138,7 @@ export interface components {
             title: string;
             status: number;
             /** @enum {string} */
-            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "ticket_elsewhere" | "prefetch_refused" | "ticket_unknown" | "ticket_used" | "ticket_expired" | "not_a_ticket" | "revoked" | "scope_missing" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
+            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "ticket_elsewhere" | "prefetch_refused" | "ticket_unknown" | "ticket_used" | "ticket_expired" | "not_a_ticket" | "revoked" | "scope_missing" | "not_behind_proxy" | "file_gone" | "precondition_failed" | "range_not_satisfiable" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
             /** @description What is special about this very request, for people. Never there when the status is 500 or more. */
             detail?: string;
             /**
@@ -4359,15 +4363,44 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The delivery `url`. */
+            /**
+             * @description The delivery `url`: a URL of the store in JSON. The deliveries `stream` and `accel`: the file, with the type
+             *     that it was uploaded as.
+             */
             200: {
                 headers: {
-                    "X-Request-Id": components["headers"]["X-Request-Id"];
-                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @description The id of the request; absent where a web server in front sends the file. */
+                    "X-Request-Id"?: string;
+                    /** @description `no-store` of a URL, `private, no-cache` of a file. */
+                    "Cache-Control": string;
+                    /** @description Of a file, its confirmed tag. */
+                    ETag?: string;
+                    /** @description Of a file, when it was confirmed. */
+                    "Last-Modified"?: string;
+                    /** @description Of a file. */
+                    "Accept-Ranges"?: "bytes";
+                    /** @description Of a file, whether to save it and under which name (RFC 6266). */
+                    "Content-Disposition"?: string;
+                    /** @description Of a file. */
+                    "X-Content-Type-Options"?: "nosniff";
+                    /** @description Of a file that a browser would run. */
+                    "Content-Security-Policy"?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Download"];
+                    "*/*": string;
+                };
+            };
+            /** @description The bytes that `Range` asks for, of one range as they are, of several as `multipart/byteranges`. */
+            206: {
+                headers: {
+                    /** @description Of one range, where it is and how large the file is. */
+                    "Content-Range"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": string;
                 };
             };
             /** @description The delivery `redirect`, to a URL of the store. */
@@ -4381,9 +4414,32 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description The client has the file, as `If-None-Match` or `If-Modified-Since` says. */
+            304: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description The confirmed tag. */
+                    ETag: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: components["responses"]["AddressUnknown"];
             401: components["responses"]["Unauthorized"];
-            403: components["responses"]["ScopeMissing"];
+            /**
+             * @description `scope_missing`, or `not_behind_proxy`: the delivery is `accel`, and the request did not come through the web
+             *     server.
+             */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             404: components["responses"]["NotFound"];
             /**
              * @description `upload_not_confirmed`: there is nothing to download. `policy_withdrawn`: the upload is the caller's own,
@@ -4393,6 +4449,41 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `file_gone`: the store does not have what was confirmed. */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition_failed`: `If-Match` or `If-Unmodified-Since` means another version. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `range_not_satisfiable`: the file has none of the bytes that `Range` asks for. */
+            416: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @description The size of the file. */
+                    "Content-Range": string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4441,15 +4532,44 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The delivery `url`. */
+            /**
+             * @description The delivery `url`: a URL of the store in JSON. The deliveries `stream` and `accel`: the file, with the type
+             *     that it was uploaded as.
+             */
             200: {
                 headers: {
-                    "X-Request-Id": components["headers"]["X-Request-Id"];
-                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @description The id of the request; absent where a web server in front sends the file. */
+                    "X-Request-Id"?: string;
+                    /** @description `no-store` of a URL, `private, no-cache` of a file. */
+                    "Cache-Control": string;
+                    /** @description Of a file, its confirmed tag. */
+                    ETag?: string;
+                    /** @description Of a file, when it was confirmed. */
+                    "Last-Modified"?: string;
+                    /** @description Of a file. */
+                    "Accept-Ranges"?: "bytes";
+                    /** @description Of a file, whether to save it and under which name (RFC 6266). */
+                    "Content-Disposition"?: string;
+                    /** @description Of a file. */
+                    "X-Content-Type-Options"?: "nosniff";
+                    /** @description Of a file that a browser would run. */
+                    "Content-Security-Policy"?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Download"];
+                    "*/*": string;
+                };
+            };
+            /** @description The bytes that `Range` asks for, of one range as they are, of several as `multipart/byteranges`. */
+            206: {
+                headers: {
+                    /** @description Of one range, where it is and how large the file is. */
+                    "Content-Range"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": string;
                 };
             };
             /** @description The delivery `redirect`, to a URL of the store. */
@@ -4463,9 +4583,32 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description The client has the file, as `If-None-Match` or `If-Modified-Since` says. */
+            304: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description The confirmed tag. */
+                    ETag: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: components["responses"]["AddressUnknown"];
             401: components["responses"]["Unauthorized"];
-            403: components["responses"]["ScopeMissing"];
+            /**
+             * @description `scope_missing`, or `not_behind_proxy`: the delivery is `accel`, and the request did not come through the web
+             *     server.
+             */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             404: components["responses"]["NotFound"];
             /**
              * @description `upload_not_confirmed`: there is nothing to download. `policy_withdrawn`: the upload is the caller's own,
@@ -4475,6 +4618,41 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `file_gone`: the store does not have what was confirmed. */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition_failed`: `If-Match` or `If-Unmodified-Since` means another version. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `range_not_satisfiable`: the file has none of the bytes that `Range` asks for. */
+            416: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @description The size of the file. */
+                    "Content-Range": string;
                     [name: string]: unknown;
                 };
                 content: {

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use reqwest::{Method, StatusCode, header};
 use serde_json::json;
 
-use super::{arrive_with_their_names, bytes_of, curl_resumes, path, policies, ranges_and_conditions, upload};
+use super::{Sender, arrive_with_their_names, bytes_of, curl_resumes, path, policies, ranges_and_conditions, upload};
 use crate::support::{
     AppOptions, Backend, Caller, Reply, Suite, TestApp,
     app::TokenOptions,
@@ -25,14 +25,14 @@ pub(super) fn register(suite: &mut Suite<'_>) {
 }
 
 /// nginx in front of a service. Dropping it ends nginx.
-struct Nginx {
-    base: String,
+pub(super) struct Nginx {
+    pub(super) base: String,
     _process: Process,
 }
 
 impl Nginx {
     /// Starts it in `folder` with the shipped configuration, in which only addresses and folders are others.
-    fn start(app: &TestApp, folder: &Path, caches: bool) -> Self {
+    pub(super) fn start(app: &TestApp, folder: &Path, caches: bool) -> Self {
         let port = free_port().expect("a free port");
         let mut configuration = CONFIGURATION.to_owned();
         let changes = [
@@ -71,9 +71,9 @@ impl Nginx {
     }
 }
 
-const SETTINGS: &str = "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n[delivery]\naccel = \"nginx\"\n";
+pub(super) const SETTINGS: &str = "[server]\ntrusted_proxies = [\"127.0.0.1/32\"]\n[delivery]\naccel = \"nginx\"\n";
 
-async fn start(backend: &Backend, settings: &str) -> TestApp {
+pub(super) async fn start(backend: &Backend, settings: &str) -> TestApp {
     let options = AppOptions {
         policies: Some(policies("[\"accel\", \"stream\", \"url\"]")),
         settings: settings.to_owned(),
@@ -98,7 +98,7 @@ async fn ranges(backend: Backend) {
     let nginx = Nginx::start(&app, app.folder(), false);
     let bytes = bytes_of(300_000);
     let uploaded = upload(&app.user("alice"), "a.bin", &bytes).await;
-    ranges_and_conditions(&nginx.user(&app, "bob"), &path(&uploaded, ""), &bytes).await;
+    ranges_and_conditions(&nginx.user(&app, "bob"), &path(&uploaded, ""), &bytes, Sender::Nginx).await;
     curl_resumes(&nginx.base, &app.token(&TokenOptions::default()), &path(&uploaded, ""), &bytes).await;
     drop(nginx);
     app.end().await;
@@ -110,7 +110,7 @@ async fn cached(backend: Backend) {
     let alice = app.user("alice");
     let (reader, bytes) = (nginx.user(&app, "bob"), bytes_of(300_000));
     let uploaded = upload(&alice, "a.bin", &bytes).await;
-    ranges_and_conditions(&reader, &path(&uploaded, ""), &bytes).await;
+    ranges_and_conditions(&reader, &path(&uploaded, ""), &bytes, Sender::NginxCache).await;
     // The bytes are there without the store, and only for whoever may read them.
     let row = app.running.service.database.upload(id(&uploaded).parse().unwrap()).await.unwrap().unwrap();
     let delete = app.bucket.s3.delete_object().bucket(&app.bucket.bucket).key(row.verified_key().as_str());

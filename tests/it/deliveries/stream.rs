@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode, header};
 
-use super::{arrive_with_their_names, bytes_of, curl_resumes, path, policies, ranges_and_conditions, start, upload};
+use super::{
+    Sender, arrive_with_their_names, bytes_of, curl_resumes, path, policies, ranges_and_conditions, start, upload,
+};
 use crate::support::{AppOptions, Backend, ChaosProxy, Reply, Suite, TestApp, app::TokenOptions, load::eventually};
 
 /// More than all buffers between the store and a client that takes nothing can hold.
@@ -16,7 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("streamed_files_arrive_with_their_names", names);
     suite.everywhere("a_stream_answers_ranges_and_conditions", ranges);
-    suite.everywhere("a_broken_read_from_the_store_is_invisible", resumed);
+    suite.everywhere("a_broken_read_from_the_store_is_invisible", |backend| resumed(backend, None));
+    // It goes on at the byte of the file, and not of the range.
+    suite.everywhere("a_broken_read_of_a_range_is_invisible", |backend| resumed(backend, Some((1_000_000, 4_999_999))));
     suite.everywhere("a_changed_object_is_never_spliced", changed);
     suite.everywhere("a_client_that_leaves_ends_the_read", left);
     suite.everywhere("a_client_that_takes_nothing_is_cut_off", stalled);
@@ -35,7 +39,7 @@ async fn ranges(backend: Backend) {
     let alice = app.user("alice");
     let bytes = bytes_of(300_000);
     let uploaded = upload(&alice, "a.bin", &bytes).await;
-    ranges_and_conditions(&alice, &path(&uploaded, ""), &bytes).await;
+    ranges_and_conditions(&alice, &path(&uploaded, ""), &bytes, Sender::Service).await;
     curl_resumes(&app.base(), &app.token(&TokenOptions::default()), &path(&uploaded, ""), &bytes).await;
     let shown = alice.get(&path(&uploaded, "?disposition=inline&file_name=b.bin")).await;
     assert_eq!(shown.headers[header::CONTENT_DISPOSITION], "inline; filename=\"b.bin\"");
@@ -64,31 +68,22 @@ async fn behind_proxy(backend: &Backend, delivery: &str) -> (TestApp, ChaosProxy
     (app.await, proxy.unwrap())
 }
 
-async fn resumed(backend: Backend) {
+async fn resumed(backend: Backend, range: Option<(usize, usize)>) {
     let (app, proxy) = behind_proxy(&backend, "").await;
     let alice = app.user("alice");
     let bytes = bytes_of(5 << 20);
-    let uploaded = upload(&alice, "a.bin", &bytes).await;
-    let path = path(&uploaded, "");
+    let path = path(&upload(&alice, "a.bin", &bytes).await, "");
+    let asked = range.map(|(first, last)| ("range", format!("bytes={first}-{last}")));
+    let headers: Vec<_> = asked.iter().map(|(name, value)| (*name, value.as_str())).collect();
     proxy.break_answer();
-    let (file, ()) = tokio::join!(alice.get(&path), async {
+    let (file, ()) = tokio::join!(Reply::of(super::get(&alice, &path, &headers)), async {
         eventually(PATIENCE, async || proxy.has_broken_answer().then_some(())).await;
         proxy.heal();
     });
-    assert_eq!(file.status, StatusCode::OK);
-    assert!(file.bytes == bytes, "{} bytes", file.bytes.len());
+    assert_eq!(file.status, if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
+    let (first, last) = range.unwrap_or((0, bytes.len() - 1));
+    assert!(file.bytes == bytes[first..=last], "{} bytes", file.bytes.len());
     assert_eq!(app.running.service.reader.status().resumed, 1);
-
-    // Within a range as well, and it goes on at the byte of the file and not of the range.
-    proxy.break_answer();
-    let ranged = Reply::of(super::get(&alice, &path, &[("range", "bytes=1000000-4999999")]));
-    let (file, ()) = tokio::join!(ranged, async {
-        eventually(PATIENCE, async || proxy.has_broken_answer().then_some(())).await;
-        proxy.heal();
-    });
-    assert_eq!(file.status, StatusCode::PARTIAL_CONTENT);
-    assert!(file.bytes == bytes[1_000_000..5_000_000], "{} bytes", file.bytes.len());
-    assert_eq!(app.running.service.reader.status().resumed, 2);
     app.end().await;
 }
 
