@@ -19,12 +19,14 @@ use crate::{
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_ticket_is_redeemed_as_often_as_it_says", uses);
+    suite.everywhere("each_range_of_a_stream_is_a_use_of_its_ticket", ranges);
     suite.everywhere("a_ticket_works_from_one_network", network);
     suite.everywhere("a_ticket_that_was_taken_back_opens_nothing", taken_back);
     suite.everywhere("a_revocation_stops_tickets", revoked);
     suite.everywhere("looking_at_a_ticket_does_not_use_it", looking);
     suite.everywhere("without_sts_a_ticket_is_still_bound_to_a_network", without_sts);
-    // The embedded PostgreSQL serves one process.
+    // The embedded PostgreSQL serves one process, and one connection.
+    suite.on(&[BackendKind::SeaweedFs], "a_flood_of_refusals_is_answered_and_accounted_for", flood);
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "of_a_thousand_redemptions_one_wins", thousand);
 }
 
@@ -32,6 +34,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
 fn options() -> AppOptions {
     let policies = format!(
         "{POLICIES}\n[policy.once]\nmethods = [\"put\"]\nreaders = \"authenticated\"\ndelivery = \"redirect\"\ndownload.uses = 1\n\
+         [policy.streamed]\nmethods = [\"put\"]\ndelivery = \"stream\"\ndownload.uses = 2\n\
          [policy.thrice]\nmethods = [\"put\"]\ndownload.uses = 3\n"
     );
     AppOptions { policies: Some(policies), ..with_admin() }
@@ -103,6 +106,21 @@ async fn uses(backend: Backend) {
     assert_eq!(told.len(), 4);
     assert_eq!((&told[3]["download_id"], &told[3]["subject"]), (&issued["id"], &json!("alice")));
     eventually(SOON, async || (records(&admin, "kind=refused").await.len() == 4).then_some(())).await;
+    app.end().await;
+}
+
+async fn ranges(backend: Backend) {
+    let app = TestApp::start_with(&backend, options()).await;
+    let alice = app.user("alice");
+    let issued = ticket(&alice, &upload(&alice, "streamed").await).await;
+    let part = async |range: &str| Reply::of(alice.http.get(url(&issued)).header("range", range)).await;
+    for (range, bytes) in [("bytes=0-1", &b"12"[..]), ("bytes=2-", b"345")] {
+        let part = part(range).await;
+        assert_eq!((part.status, part.bytes.as_slice()), (StatusCode::PARTIAL_CONTENT, bytes));
+        assert_eq!(part.headers["content-disposition"], "attachment; filename=\"b.txt\"");
+        assert_eq!(part.headers["referrer-policy"], "no-referrer");
+    }
+    part("bytes=0-1").await.expect_problem(410, "ticket_used");
     app.end().await;
 }
 
@@ -192,6 +210,36 @@ async fn looking(backend: Backend) {
     app.end().await;
 }
 
+async fn flood(backend: Backend) {
+    // Room for one refusal at a time.
+    let settings = format!("{ADMIN}[database.ledger]\nqueue = 1\n");
+    let app = TestApp::start_with(&backend, AppOptions { settings, ..options() }).await;
+    let alice = app.user("alice");
+    let issued = ticket(&alice, &upload(&alice, "once").await).await;
+    let elsewhere = app.anonymous().at("127.0.0.12");
+    let mut attempts = JoinSet::new();
+    for _ in 0..200 {
+        let request = elsewhere.http.get(url(&issued));
+        attempts.spawn(async move { Reply::of(request).await });
+    }
+    while let Some(reply) = attempts.join_next().await {
+        reply.unwrap().expect_problem(403, "ticket_elsewhere");
+    }
+    let count = async |name: &str| {
+        let metrics = app.anonymous().get("/metrics").await.text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect(name).to_owned();
+        line.parse::<usize>().unwrap()
+    };
+    let written = async || count("presignd_access_events_total").await;
+    let lost = async || count("presignd_access_events_lost_total").await;
+    eventually(SOON, async || (written().await + lost().await == 200).then_some(())).await;
+    assert_eq!(records(&administrator(&app), "kind=refused&limit=1000").await.len(), written().await);
+    assert!(written().await > 0);
+    // The ticket is as good as before.
+    assert_eq!(follow(&alice, &redeem(&alice, &issued).await).await.bytes, b"12345");
+    app.end().await;
+}
+
 async fn without_sts(backend: Backend) {
     let scoped = "[policy.default]\nmethods = [\"put\"]\nip_scope = \"off\"\ndelivery = \"redirect\"\ndownload.uses = 1\n\
                   download.ip_scope = { v4 = 32, v6 = 64 }\n";
@@ -215,8 +263,10 @@ async fn without_sts(backend: Backend) {
 }
 
 async fn thousand(backend: Backend) {
-    let app = TestApp::start_with(&backend, options()).await;
-    let twin = app.twin(ADMIN).await;
+    // So many at once wait for their turn at the database, and here nobody is to be sent away for that.
+    let settings = format!("{ADMIN}[database]\nacquire_timeout = \"30s\"\n");
+    let app = TestApp::start_with(&backend, AppOptions { settings: settings.clone(), ..options() }).await;
+    let twin = app.twin(&settings).await;
     let alice = app.user("alice");
     let issued = ticket(&alice, &upload(&alice, "once").await).await;
     let token = url(&issued).rsplit_once('/').unwrap().1.to_owned();
