@@ -844,7 +844,8 @@ export interface paths {
          * Redeem a ticket
          * @description Without a token: whoever has the address, in the network that the ticket was given to. Uses the ticket once, and
          *     hands the file out in the way that was chosen when it was asked for; a URL of the store lives for ten seconds. A
-         *     use is counted when the answer begins, whatever becomes of the transfer; each Range request is a use of its own.
+         *     use is counted when the answer begins, whatever becomes of the transfer; each request with a `Range` or a condition
+         *     is a use of its own.
          */
         get: operations["redeemTicket"];
         put?: never;
@@ -4736,16 +4737,33 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The delivery `url`. */
+            /**
+             * @description The delivery `url`: a URL of the store in JSON. The deliveries `stream` and `accel`: the file, with the headers
+             *     that `GET /api/v1/files/{id}` answers it with.
+             */
             200: {
                 headers: {
-                    "X-Request-Id": components["headers"]["X-Request-Id"];
-                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @description The id of the request; absent where a web server in front sends the file. */
+                    "X-Request-Id"?: string;
+                    /** @description `no-store` of a URL, `private, no-cache` of a file. */
+                    "Cache-Control": string;
                     "Referrer-Policy": components["headers"]["Referrer-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Download"];
+                    "*/*": string;
+                };
+            };
+            /** @description The bytes that `Range` asks for, of one range as they are, of several as `multipart/byteranges`. */
+            206: {
+                headers: {
+                    /** @description Of one range, where it is and how large the file is. */
+                    "Content-Range"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": string;
                 };
             };
             /** @description The delivery `redirect`, to a URL of the store. */
@@ -4760,10 +4778,21 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description The client has the file, as `If-None-Match` or `If-Modified-Since` says. */
+            304: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description The confirmed tag. */
+                    ETag: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: components["responses"]["AddressUnknown"];
             /**
              * @description `ticket_elsewhere`: the ticket was given to another network, and is not used. `prefetch_refused`, of a GET: a
-             *     browser says that nobody has asked for the file yet.
+             *     browser says that nobody has asked for the file yet. `not_behind_proxy`, of a GET: the delivery is `accel`, and
+             *     the request did not come through the web server.
              */
             403: {
                 headers: {
@@ -4790,13 +4819,37 @@ export interface operations {
             };
             /**
              * @description `ticket_used`: it has been redeemed as often as it can be. `ticket_expired`: its time has run out. `revoked`:
-             *     it, or what it is for, was taken back.
+             *     it, or what it is for, was taken back. `file_gone`, of a GET: the file is not there as it was confirmed.
              */
             410: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
                     "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition_failed`: `If-Match` or `If-Unmodified-Since` means another version. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `range_not_satisfiable`: the file has none of the bytes that `Range` asks for. */
+            416: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @description The size of the file. */
+                    "Content-Range": string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4835,7 +4888,8 @@ export interface operations {
             400: components["responses"]["AddressUnknown"];
             /**
              * @description `ticket_elsewhere`: the ticket was given to another network, and is not used. `prefetch_refused`, of a GET: a
-             *     browser says that nobody has asked for the file yet.
+             *     browser says that nobody has asked for the file yet. `not_behind_proxy`, of a GET: the delivery is `accel`, and
+             *     the request did not come through the web server.
              */
             403: {
                 headers: {
@@ -4862,7 +4916,7 @@ export interface operations {
             };
             /**
              * @description `ticket_used`: it has been redeemed as often as it can be. `ticket_expired`: its time has run out. `revoked`:
-             *     it, or what it is for, was taken back.
+             *     it, or what it is for, was taken back. `file_gone`, of a GET: the file is not there as it was confirmed.
              */
             410: {
                 headers: {
