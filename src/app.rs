@@ -2,7 +2,7 @@
 
 pub mod logging;
 
-use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpServer,
@@ -17,7 +17,7 @@ use crate::{
     auth::{AuthSetupError, Authenticator, EventSenders, EventTokens, SnsSetupError, SnsVerifier},
     clock::Clock,
     config::{
-        CallbackConfig, Config, EventsConfig, InspectionConfig, Problem, S3Config, auth::KeySource,
+        CallbackConfig, CdnConfig, Config, EventsConfig, InspectionConfig, Problem, S3Config, auth::KeySource,
         events::EventTokenConfig, secret::SecretFileError,
     },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
@@ -29,7 +29,10 @@ use crate::{
     policy::{self, InspectionRule, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher, Rules},
     s3::{ObjectReader, ObjectStore, Sdk, Sessions},
     scanner::Scanner,
-    signing::Endpoint,
+    signing::{
+        Endpoint,
+        cloudfront::{CloudFront, CloudFrontSetupError, KeyPair, KeyPairError},
+    },
     webhook::{WebhookMetrics, WebhookSetupError, Webhooks},
 };
 
@@ -172,6 +175,7 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
     let token_keys = token_keys(&config.callback)?;
     let inspection = config.inspection.as_ref().map(inspection).transpose()?;
     let endpoint = endpoint(&config.s3)?;
+    let cdn = config.cdn.as_ref().map(cdn).transpose()?;
     let database = Database::new(&config.database, runtime)?;
     let sdk = Sdk::from_config(&config.s3).await;
     let (ledger, writers) = Ledger::start(&database, &config.database, runtime);
@@ -188,6 +192,7 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
         outbox: Outbox::new(&config.webhooks),
         staged_methods: config.s3.stage.clone().into(),
         inspection,
+        cdn,
         sniffed: Arc::default(),
         sweep_progress: SweepProgress::default(),
         clock,
@@ -265,6 +270,7 @@ pub async fn check(config: &Config, runtime: Handle) -> Result<PolicyDocument, S
     token_keys(&config.callback)?;
     event_senders(&config.events, &Clock::System, &runtime)?;
     endpoint(&config.s3)?;
+    config.cdn.as_ref().map(cdn).transpose()?;
     config.inspection.as_ref().map(inspection).transpose()?;
     Database::new(&config.database, &runtime)?;
     Ok(document)
@@ -361,6 +367,23 @@ fn endpoint(config: &S3Config) -> Result<Arc<Endpoint>, StartError> {
     let problem =
         |invalid: crate::model::Invalid| Problem::new("s3.public_endpoint, s3.endpoint or s3.bucket", invalid.rule);
     Ok(Arc::new(endpoint.map_err(|invalid| StartError::Settings(vec![problem(invalid)]))?))
+}
+
+fn cdn(config: &CdnConfig) -> Result<Arc<CloudFront>, StartError> {
+    let wrong = |key: String, rule: &dyn fmt::Display| StartError::Settings(vec![Problem::new(key, rule.to_string())]);
+    let mut key_pairs = Vec::new();
+    for (index, key) in config.keys.iter().enumerate() {
+        let pair = KeyPair::from_pem(&*key.id, key.active_from, &key.load()?).map_err(|error| {
+            let setting = if error == KeyPairError::Id { "id" } else { "private_key_file" };
+            wrong(format!("cdn.keys[{index}].{setting}"), &error)
+        })?;
+        key_pairs.push(pair);
+    }
+    let cloudfront = CloudFront::new(&config.domain, &config.origin_path, key_pairs).map_err(|error| match &error {
+        CloudFrontSetupError::Domain(_) => wrong("cdn.domain".to_owned(), &error),
+        CloudFrontSetupError::OriginPath(_) => wrong("cdn.origin_path".to_owned(), &error),
+    })?;
+    Ok(Arc::new(cloudfront))
 }
 
 fn inspection(config: &InspectionConfig) -> Result<Inspection, StartError> {

@@ -15,6 +15,7 @@ use serde::Deserialize;
 pub mod auth;
 pub mod callback;
 pub mod capabilities;
+pub mod cdn;
 pub mod database;
 pub mod delivery;
 pub mod duration;
@@ -35,6 +36,7 @@ pub mod webhooks;
 pub use auth::AuthConfig;
 pub use callback::CallbackConfig;
 pub use capabilities::CapabilitiesConfig;
+pub use cdn::CdnConfig;
 pub use database::DatabaseConfig;
 pub use delivery::DeliveryConfig;
 pub use events::EventsConfig;
@@ -69,6 +71,8 @@ pub struct Config {
     /// Paths that stand for a user.
     #[serde(default)]
     pub capabilities: CapabilitiesConfig,
+    /// The distribution that policies may deliver through.
+    pub cdn: Option<CdnConfig>,
     /// The policies that operators rotate.
     #[serde(default)]
     pub policies: PoliciesConfig,
@@ -161,6 +165,7 @@ impl Config {
             let rule = "needs the [s3.sts] settings, without which no store can hold a URL to a network";
             problems.push(Problem::new("delivery.accel_network", rule));
         }
+        problems.extend(self.cdn.iter().flat_map(CdnConfig::problems));
         problems.extend(self.inspection.iter().flat_map(InspectionConfig::problems));
         problems.extend(self.webhooks.problems());
         problems.extend(self.sweeper.problems());

@@ -55,7 +55,7 @@ use crate::{
     model::{Principal, Scope, UploadMethod},
     policy::PolicyHandle,
     s3::{ObjectReader, ObjectStore, Sessions},
-    signing::Signer,
+    signing::{Signer, cloudfront::CloudFront},
 };
 
 /// Everything that the verbs work with. Cheap to clone.
@@ -85,6 +85,8 @@ pub struct Service {
     pub staged_methods: Arc<[UploadMethod]>,
     /// The scanner that policies may require, where one is configured.
     pub inspection: Option<Inspection>,
+    /// The distribution that policies may deliver through, where one is configured.
+    pub cdn: Option<Arc<CloudFront>>,
     /// What sniffing has found.
     pub sniffed: Arc<SniffCounts>,
     /// What the sweeper of this process has done.

@@ -1,4 +1,4 @@
-//! AWS Signature Version 4 for presigned URLs and POST forms, as S3 verifies it.
+//! AWS Signature Version 4 for presigned URLs and POST forms, as S3 verifies it; and CloudFront's own signatures.
 //!
 //! Sans-IO: the instant is a parameter, and nothing here reads a clock, opens a socket or awaits. One file per stage of
 //! the specification, in the order in which a signature comes about; the unit tests of every stage use the same example
@@ -8,6 +8,7 @@
 //! API Reference.
 
 mod canonical_request;
+pub mod cloudfront;
 mod credentials;
 mod encode;
 mod endpoint;

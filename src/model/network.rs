@@ -28,6 +28,11 @@ impl ClientNetwork {
         Self(IpNet::from(address.to_canonical()))
     }
 
+    /// Whether it is a network of IPv4, which is all that some can be told to hold a client to.
+    pub fn is_ipv4(self) -> bool {
+        matches!(self.0, IpNet::V4(_))
+    }
+
     /// Whether `address` lies in this network.
     pub fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

@@ -56,6 +56,17 @@ impl Endpoint {
         Ok(Self { origin, bucket: bucket.to_owned(), addressing })
     }
 
+    /// `https://` and `host`, which is a name and nothing more, as a URL parser would leave it.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub(super) fn host_origin(host: &str) -> Result<String, Invalid> {
+        match Host::parse(host) {
+            Some(Host::Name(name)) => Ok(format!("https://{name}")),
+            _ => Err(Invalid::new("must be a domain name, without scheme, port or path")),
+        }
+    }
+
     /// The value of the `Host` header: the host, with the port unless that is the scheme's own.
     pub fn host(&self) -> &str {
         self.origin.split_once("://").map_or("", |(_, host)| host)

@@ -20,6 +20,7 @@ mod boto3;
 mod browser;
 mod client_address;
 mod clients;
+mod cloudfront;
 mod command_line;
 mod content;
 mod contract;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
     browser::register(&mut suite);
     client_address::register(&mut suite);
     clients::register(&mut suite);
+    cloudfront::register(&mut suite);
     command_line::register(&mut suite);
     content::register(&mut suite);
     contract::register(&mut suite);

@@ -61,6 +61,7 @@ async fn service(config: &Config, runtime: &Handle) -> (Service, Authenticator) 
         staged_methods: Arc::default(),
         sweep_progress: SweepProgress::default(),
         inspection: None,
+        cdn: None,
         sniffed: Arc::default(),
     };
     let authenticator = Authenticator::from_config(&config.auth, clock, runtime.clone()).await.unwrap();
