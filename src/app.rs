@@ -433,6 +433,24 @@ fn meets_demands(document: &PolicyDocument, config: &Config) -> Result<(), Vec<P
                     server.trusted_proxies, which says where it is; or must not have \"accel\"";
         refuse("delivery", rule, &|rules| rules.delivery.contains(&Delivery::Accel));
     }
+    match &config.cdn {
+        None => {
+            let rule = "needs the [cdn] settings where it has \"cdn\"";
+            refuse("delivery", rule, &|rules| rules.delivery.contains(&Delivery::Cdn));
+        }
+        Some(cdn) => {
+            let scoped =
+                |rules: &Rules| rules.delivery.contains(&Delivery::Cdn) && rules.download_ip_scope() != IpScope::Off;
+            let rule = "must be \"off\" where delivery has \"cdn\", or the distribution be without IPv6 (cdn.ipv6 = \
+                        false): it can hold nobody to an IPv6 network";
+            refuse("ip_scope", rule, &|rules| cdn.ipv6 && scoped(rules));
+            let rule =
+                "must begin with cdn.origin_path where delivery has \"cdn\": the distribution reaches nothing else";
+            refuse("key", rule, &|rules| {
+                rules.delivery.contains(&Delivery::Cdn) && !cdn.reaches(rules.key.upload_to())
+            });
+        }
+    }
     match &config.inspection {
         None => {
             let rule = "needs the [inspection] settings, which say where the scanner is; or must be \"off\"";

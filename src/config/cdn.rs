@@ -48,6 +48,13 @@ impl CdnKeyConfig {
 }
 
 impl CdnConfig {
+    /// Whether the distribution reaches all objects below `folder`.
+    pub fn reaches(&self, folder: &str) -> bool {
+        let origin_path = self.origin_path.trim_matches('/');
+        origin_path.is_empty()
+            || folder.strip_prefix(origin_path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.keys.iter().all(|key| key.active_from.is_some()) {

@@ -3,6 +3,7 @@
 //! [`Service::authorize_download`] decides and records, the same for every way. [`Service::hand_out`] decides nothing.
 
 mod accel;
+mod cdn;
 mod hand_over;
 
 use std::time::Duration;
@@ -90,6 +91,9 @@ impl Service {
         }
         let delivery = rules.decide_delivery(request.delivery)?;
         let network = ClientNetwork::of(caller.address, rules.download_ip_scope());
+        if delivery == Delivery::Cdn {
+            self.cdn_for(network)?;
+        }
         let (uses, allowed) = (rules.download_uses, rules.decide_download(request.expires_in));
         let expires_at = match delivery {
             Delivery::Url | Delivery::Redirect if uses.is_none() => {

@@ -8,7 +8,7 @@ use crate::{
     model::{IntentState, Invalid, PartNumber, Scope},
     policy::Refusal,
     s3::{ReadError, S3Error},
-    signing::SigningError,
+    signing::{SigningError, cloudfront::CloudFrontError},
 };
 
 /// Why a verb did not do what it was asked.
@@ -108,6 +108,12 @@ pub enum DomainError {
     /// A page to return to was asked for, and the upload is no form.
     #[error("only a form leads to another page")]
     ReturnNeedsForm,
+    /// The content delivery network can hold nobody to a network of IPv6.
+    #[error("the content delivery network can be scoped to IPv4 networks only")]
+    Ipv4Required,
+    /// A policy delivers through a content delivery network, and none is configured.
+    #[error("no content delivery network is configured")]
+    NoCdn,
     /// The idempotency key was used with another request.
     #[error("the idempotency key was used with another request")]
     IdempotencyMismatch,
@@ -132,6 +138,9 @@ pub enum DomainError {
     /// The signature.
     #[error(transparent)]
     Signing(#[from] SigningError),
+    /// The signature for the content delivery network.
+    #[error(transparent)]
+    CloudFront(#[from] CloudFrontError),
 }
 
 impl DomainError {

@@ -33,8 +33,8 @@ pub(super) async fn issue(
         return Ok(HttpResponse::Created().json(DownloadView::of_ticket(&permit, &url)));
     }
     let url = match permit.intent.delivery {
-        Delivery::Url => match state.service.hand_out(&permit, Method::Get).await? {
-            HandOver::Url(url) => url.into_url(),
+        Delivery::Url | Delivery::Cdn => match state.service.hand_out(&permit, Method::Get).await? {
+            HandOver::Url(url) | HandOver::Cdn(url) => url.into_url(),
             _ => files::url(&state.base_url, &permit),
         },
         Delivery::Redirect | Delivery::Stream | Delivery::Accel => files::url(&state.base_url, &permit),

@@ -118,6 +118,8 @@ error_codes! {
         "Confirm it first; only confirmed uploads can be downloaded.";
     PolicyWithdrawn = "policy_withdrawn", CONFLICT, "The policy of this upload has been withdrawn",
         "An operator removed the policy that this upload was issued under. Issue a new upload under another.";
+    Ipv4Required = "ipv4_required", CONFLICT, "The file can be delivered to IPv4 addresses only",
+        "The content delivery network cannot hold a URL to an IPv6 network. Ask again over IPv4, or for another delivery that the policy allows.";
     UploadExpired = "upload_expired", GONE, "The time of the upload has run out",
         "Issue a new upload.";
     TicketUsed = "ticket_used", GONE, "The ticket has been used",
@@ -512,7 +514,12 @@ impl From<DomainError> for ApiError {
             DomainError::TooManyStreams => ErrorCode::Overloaded,
             DomainError::FileGone => ErrorCode::FileGone,
             DomainError::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,
-            DomainError::Signing(_) | DomainError::NoRandomness | DomainError::NoAccel => ErrorCode::Internal,
+            DomainError::Ipv4Required => ErrorCode::Ipv4Required,
+            DomainError::Signing(_)
+            | DomainError::CloudFront(_)
+            | DomainError::NoCdn
+            | DomainError::NoRandomness
+            | DomainError::NoAccel => ErrorCode::Internal,
         };
         Self::with_detail(code, detail)
     }

@@ -48,7 +48,7 @@ pub(super) async fn hand_out(state: &State, permit: &Permit, request: &HttpReque
     Ok(match state.service.hand_out(permit, method).await? {
         HandOver::Url(url) => HttpResponse::Ok().json(DownloadView::new(permit, url.url())),
         // Found (RFC 9110 section 15.4.3): the next request for the file has to come here again.
-        HandOver::Redirect(url) => HttpResponse::Found()
+        HandOver::Redirect(url) | HandOver::Cdn(url) => HttpResponse::Found()
             .insert_header((header::LOCATION, url.url()))
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .finish(),

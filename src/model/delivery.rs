@@ -18,6 +18,8 @@ pub enum Delivery {
     Stream,
     /// Through the web server in front of this service, which is told where it is.
     Accel,
+    /// By a content delivery network, at a URL signed for it.
+    Cdn,
 }
 
 impl Delivery {
@@ -28,6 +30,7 @@ impl Delivery {
             Self::Redirect => "redirect",
             Self::Stream => "stream",
             Self::Accel => "accel",
+            Self::Cdn => "cdn",
         }
     }
 }
@@ -41,7 +44,8 @@ impl FromStr for Delivery {
             "redirect" => Ok(Self::Redirect),
             "stream" => Ok(Self::Stream),
             "accel" => Ok(Self::Accel),
-            _ => Err(Invalid::new("must be \"url\", \"redirect\", \"stream\" or \"accel\"")),
+            "cdn" => Ok(Self::Cdn),
+            _ => Err(Invalid::new("must be \"url\", \"redirect\", \"stream\", \"accel\" or \"cdn\"")),
         }
     }
 }

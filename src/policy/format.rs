@@ -504,10 +504,13 @@ mod tests {
                 "download.ip_scope: must be \"off\" or { v4 = 32, v6 = 64 } with the prefix lengths of your choice",
             ),
             ("checksum = \"maybe\"", "checksum: must be \"optional\" or \"required\", not \"maybe\""),
-            ("delivery = \"post\"", "delivery: must be \"url\", \"redirect\", \"stream\" or \"accel\", not \"post\""),
+            (
+                "delivery = \"post\"",
+                "delivery: must be \"url\", \"redirect\", \"stream\", \"accel\" or \"cdn\", not \"post\"",
+            ),
             (
                 "delivery = [\"url\", \"post\"]",
-                "delivery[1]: must be \"url\", \"redirect\", \"stream\" or \"accel\", not \"post\"",
+                "delivery[1]: must be \"url\", \"redirect\", \"stream\", \"accel\" or \"cdn\", not \"post\"",
             ),
             ("delivery = [\"url\", \"url\"]", "delivery[1]: must not be repeated"),
             ("delivery = []", "delivery: must be a list in brackets with at least one item"),

@@ -37,7 +37,7 @@ def decode(text):
 def judge(folder, case):
     private_key = serialization.load_pem_private_key((folder / case["key_file"]).read_bytes(), None)
     quoted = urllib.parse.quote(case["path"], safe="/~")
-    query = urllib.parse.urlencode(case["query"], quote_via=urllib.parse.quote, safe="~")
+    query = urllib.parse.urlencode(list(map(tuple, case["query"])), quote_via=urllib.parse.quote, safe="~")
     base = f"{case['origin']}/{quoted}" + (f"?{query}" if query else "")
 
     sent = dict(urllib.parse.parse_qsl(case["url"].partition("?")[2], strict_parsing=True))

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use presignd::{
     config::secret,
@@ -21,12 +23,13 @@ use proptest::{
     strategy::ValueTree as _,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::Suite;
+use crate::support::{AppOptions, Backend, Reply, Suite, TestApp};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boto3/cloudfront.py");
-const CASES: usize = 400;
+const CASES: usize = 200;
 const SEED: [u8; 32] = *b"presignd signs for CloudFront so";
 const DOMAIN: &str = "d111111abcdef8.cloudfront.net";
 
@@ -43,6 +46,8 @@ struct Case {
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     // Needs `python3` with botocore and `cryptography`.
+    suite.everywhere("the_cdn_delivers_what_its_policy_allows_and_records_it", delivered);
+    suite.everywhere("policies_ask_of_the_cdn_only_what_it_can_do", demands);
     suite.alone_in_full_run("botocore_and_cryptography_agree_on_cloudfront", botocore_and_cryptography_agree);
 }
 
@@ -66,6 +71,112 @@ fn botocore_and_cryptography_agree() {
     let mut tampered = lines[0].clone();
     tampered["ends_at"] = (tampered["ends_at"].as_i64().unwrap() + 1).into();
     assert_ne!(judged(folder.path(), &[tampered]), ["ok"]);
+}
+
+/// Settings of a distribution whose key is in a file of `folder`.
+fn distribution(folder: &Path, ipv6: bool, origin_path: &str) -> toml::Value {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let file = folder.join("cloudfront.pem");
+    let der = STANDARD.encode(key.to_pkcs8v1().unwrap());
+    std::fs::write(&file, format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n")).unwrap();
+    let table = format!(
+        "domain = \"{DOMAIN}\"\nipv6 = {ipv6}\norigin_path = \"{origin_path}\"\n\
+         keys = [{{ id = \"K2JCJMDEHXQW5F\", private_key_file = \"{}\" }}]",
+        file.display()
+    );
+    toml::Value::Table(table.parse().unwrap())
+}
+
+const THROUGH_CDN: &str = "[policy.default]\nmethods = [\"put\"]\ndelivery = [\"cdn\", \"url\"]\n";
+
+/// The policy in a URL for CloudFront.
+fn policy_of(url: &str) -> Value {
+    let policy = url.split_once("Policy=").unwrap().1.split('&').next().unwrap();
+    let policy = STANDARD.decode(policy.replace('-', "+").replace('_', "=").replace('~', "/")).unwrap();
+    serde_json::from_slice(&policy).unwrap()
+}
+
+async fn delivered(backend: Backend) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = "[server]\ntrusted_proxies = [\"127.0.0.12/32\"]".to_owned();
+    let options = AppOptions { policies: Some(THROUGH_CDN.to_owned()), settings, ..AppOptions::default() };
+    let app = TestApp::start_altered(&backend, options, async |settings| {
+        settings.insert("cdn".to_owned(), distribution(folder.path(), false, "uploads"));
+    })
+    .await;
+    let alice = app.user("alice");
+    let upload = alice.upload("a b.txt", b"12345", &json!({})).await;
+    let body = json!({ "upload_id": upload["id"], "expires_in": 30, "disposition": "inline" });
+    let issued = alice.post("/api/v1/downloads", &body).await.expect(StatusCode::CREATED);
+    assert_eq!(issued["delivery"], "cdn");
+    let url = issued["url"].as_str().unwrap();
+    let hex = upload["id"].as_str().unwrap().replace('-', "");
+    assert!(
+        url.starts_with(&format!("https://{DOMAIN}/")) && !url.contains("/uploads/") && url.contains(&hex),
+        "{url}"
+    );
+    let statement = &policy_of(url)["Statement"][0];
+    assert_eq!(statement["Resource"].as_str().unwrap(), url.split_once("&Policy=").unwrap().0);
+    assert_eq!(statement["Condition"]["IpAddress"]["AWS:SourceIp"], "127.0.0.1/32");
+    let ends_at: DateTime<Utc> = issued["expires_at"].as_str().unwrap().parse().unwrap();
+    assert_eq!(statement["Condition"]["DateLessThan"]["AWS:EpochTime"], ends_at.timestamp());
+    assert!(url.contains("response-content-disposition=inline%3B%20filename%3D%22a%20b.txt%22"), "{url}");
+    assert!(url.contains("&response-content-type=text%2Fplain"), "{url}");
+
+    // A browser is sent there, and nothing of it is kept.
+    let path = format!("/api/v1/files/{}", upload["id"].as_str().unwrap());
+    let reply = alice.get(&path).await;
+    assert_eq!(reply.status, StatusCode::FOUND);
+    assert_eq!(reply.headers["cache-control"], "no-store");
+    assert!(reply.headers["location"].to_str().unwrap().starts_with(&format!("https://{DOMAIN}/")));
+    // The store is still there for whom the policy lets choose.
+    let reply = alice.get(&format!("{path}?delivery=url")).await.expect(StatusCode::OK);
+    assert!(!reply["url"].as_str().unwrap().contains(DOMAIN));
+
+    // Over IPv6, where the distribution could not hold anybody to a network, there is no URL of it at all.
+    let over_ipv6 = |path: String| {
+        let request = alice.at("127.0.0.12").request(Method::GET, &path);
+        Reply::of(request.header("x-forwarded-for", "2001:db8::7"))
+    };
+    over_ipv6(path.clone()).await.expect_problem(409, "ipv4_required");
+    assert_eq!(over_ipv6(format!("{path}?delivery=url")).await.status, StatusCode::OK);
+    // Without a scope there is nothing to hold anybody to.
+    app.change_policies(&format!("{THROUGH_CDN}ip_scope = \"off\"\n")).await;
+    let reply = over_ipv6(path).await;
+    assert_eq!(reply.status, StatusCode::FOUND);
+    let policy = policy_of(reply.headers["location"].to_str().unwrap());
+    assert_eq!(policy["Statement"][0]["Condition"].as_object().unwrap().len(), 1, "{policy}");
+    app.end().await;
+}
+
+async fn demands(backend: Backend) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let app = TestApp::start_altered(&backend, AppOptions::default(), async |settings| {
+        settings.insert("cdn".to_owned(), distribution(folder.path(), true, "uploads"));
+    })
+    .await;
+    let version = app.running.policies.current().version().to_owned();
+    for (policies, rule) in [
+        (THROUGH_CDN.to_owned(), "policy.default.ip_scope: must be \"off\" where delivery has \"cdn\""),
+        (
+            format!("{THROUGH_CDN}ip_scope = \"off\"\nkey = \"other/{{id}}\"\n"),
+            "policy.default.key: must begin with cdn.origin_path",
+        ),
+    ] {
+        let status = app.change_policies(&policies).await;
+        let failure = status.last_error.unwrap_or_default();
+        assert!(failure.contains(rule), "{failure}");
+        assert_eq!(app.running.policies.current().version(), version);
+    }
+    app.change_policies(&format!("{THROUGH_CDN}ip_scope = \"off\"\n")).await;
+    assert_ne!(app.running.policies.current().version(), version);
+    app.end().await;
+
+    let app = TestApp::start(&backend).await;
+    let status = app.change_policies(THROUGH_CDN).await;
+    let failure = status.last_error.unwrap_or_default();
+    assert!(failure.contains("policy.default.delivery: needs the [cdn] settings"), "{failure}");
+    app.end().await;
 }
 
 fn judged(folder: &Path, lines: &[Value]) -> Vec<String> {

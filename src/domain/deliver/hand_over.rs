@@ -21,6 +21,8 @@ pub enum HandOver {
     Redirect(PresignedUrl),
     /// An object to be read for the client.
     Stream(Box<StreamedFile>),
+    /// A URL of the content delivery network to send the client to, or to tell it.
+    Cdn(PresignedUrl),
     /// A place that the web server in front of this service knows.
     Accel(Box<AcceleratedFile>),
 }
@@ -52,6 +54,13 @@ pub struct StreamedFile {
 }
 
 impl Permit {
+    /// How long what is signed for it lives.
+    pub(super) fn life(&self) -> Duration {
+        let left = (self.until - self.from).to_std().unwrap_or_default();
+        // Up to a second is lost to the cut of `from`, which the signature makes as well.
+        Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0))
+    }
+
     fn facts(&self) -> Result<FileFacts, DomainError> {
         let upload = &self.upload;
         let name = self.file_name.as_ref().unwrap_or(&upload.original_file_name);
@@ -87,6 +96,7 @@ impl Service {
                 };
                 HandOver::Stream(Box::new(StreamedFile { facts, object }))
             }
+            Delivery::Cdn => HandOver::Cdn(self.signed_for_cdn(permit)?),
             Delivery::Accel => HandOver::Accel(Box::new(self.accelerated(permit, permit.facts()?, method).await?)),
         })
     }
@@ -97,10 +107,7 @@ impl Service {
         // For the few seconds that it lives, where the store can bind it to no network and this service has looked.
         let network = intent.client_network.filter(|_| permit.uses.is_none() || self.sessions.can_scope());
         let signer = self.sessions.signer(network, Access::Download, longest).await?;
-        let allowed = (permit.until - permit.from).to_std().unwrap_or_default();
-        // Up to a second is lost to the cut of `from`, which the signature makes as well.
-        let allowed = Duration::from_secs(allowed.as_secs() + u64::from(allowed.subsec_nanos() > 0));
-        let (life, _) = url_end(permit.from, allowed, &signer);
+        let (life, _) = url_end(permit.from, permit.life(), &signer);
         let name = permit.file_name.as_ref().unwrap_or(&upload.original_file_name);
         let mut query = vec![
             ("response-cache-control".into(), "private".into()),
