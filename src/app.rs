@@ -2,7 +2,13 @@
 
 pub mod logging;
 
-use std::{collections::BTreeSet, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use actix_web::{
     App, HttpServer,
@@ -22,7 +28,8 @@ use crate::{
     },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
     domain::{
-        Accel, CallbackTokens, Capabilities, Inspection, Inspector, Outbox, Service, SweepProgress, Sweeper, TokenKeys,
+        Accel, CallbackTokens, Capabilities, CapabilityFacts, Inspection, Inspector, LiveCheck, LiveCheckError,
+        LiveOptions, LiveReport, Outbox, Service, StoreCapability, SweepProgress, Sweeper, TokenKeys,
     },
     http::{self, Metrics, Page, State},
     model::{Delivery, IpScope},
@@ -77,6 +84,12 @@ pub enum StartError {
     /// Webhooks cannot be sent.
     #[error(transparent)]
     Webhooks(#[from] WebhookSetupError),
+    /// The store could not be tried.
+    #[error(transparent)]
+    LiveCheck(#[from] LiveCheckError),
+    /// The store lacks what policies need, or does not answer.
+    #[error("the store cannot do what the policies need (s3.probe_on_start):\n{0}")]
+    Lacking(Box<LiveReport>),
     /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -146,6 +159,8 @@ pub struct Assembly {
     pub service: Service,
     writers: LedgerWriters,
     policy_watcher: PolicyWatcher,
+    /// What the store was found not to do, once it was tried: policies that need it are refused from then on.
+    lacking: Arc<OnceLock<Vec<StoreCapability>>>,
 }
 
 impl Assembly {
@@ -165,8 +180,10 @@ impl Assembly {
 /// When anything that the configuration asks for is not to be had.
 pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result<Assembly, StartError> {
     let demanded = config.clone();
+    let lacking: Arc<OnceLock<Vec<StoreCapability>>> = Arc::default();
+    let found_lacking = Arc::clone(&lacking);
     let (policies, policy_watcher) = policy::watch(&config.policies.file, runtime, move |document| {
-        meets_demands(document, &demanded)?;
+        meets_demands(document, &demanded, found_lacking.get().map_or(&[], Vec::as_slice))?;
         for remark in remarks(document, &demanded) {
             log::warn!("{remark}");
         }
@@ -198,7 +215,7 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
         clock,
         database,
     };
-    Ok(Assembly { service, writers, policy_watcher })
+    Ok(Assembly { service, writers, policy_watcher, lacking })
 }
 
 /// Starts the service on `runtime`, which has to be a multi-thread one and becomes the main runtime: connections,
@@ -208,7 +225,11 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
 /// When anything that the configuration asks for is not to be had. A database or a store that does not answer is
 /// not among that: the service starts, is not ready, and becomes ready by itself.
 pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Running, StartError> {
-    let Assembly { service, writers, policy_watcher } = assemble(config, clock.clone(), &runtime).await?;
+    let Assembly { service, writers, policy_watcher, lacking } = assemble(config, clock.clone(), &runtime).await?;
+    if config.s3.probe_on_start {
+        let found = probe_store(&service, config, &runtime).await?;
+        let _ = lacking.set(found);
+    }
     let (database, policies) = (service.database.clone(), service.policies.clone());
     let authenticator = Authenticator::from_config(&config.auth, clock.clone(), runtime.clone()).await?;
     let event_senders = event_senders(&config.events, &clock, &runtime)?;
@@ -260,7 +281,7 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
 /// # Errors
 /// The first part that is wrong; for the policies, all that is wrong with them.
 pub async fn check(config: &Config, runtime: Handle) -> Result<PolicyDocument, StartError> {
-    let document = policy::load(&config.policies.file, |document| meets_demands(document, config))?;
+    let document = policy::load(&config.policies.file, |document| meets_demands(document, config, &[]))?;
     // Key files are read; key sets would have to be fetched.
     let mut auth = config.auth.clone();
     auth.issuers.retain(|issuer| !matches!(issuer.key_source(), Some(KeySource::JwksUrl(_))));
@@ -407,7 +428,9 @@ pub fn remarks(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
 }
 
 /// Names what the policies ask for that the rest of the configuration cannot do. Refused, never silently left out.
-fn meets_demands(document: &PolicyDocument, config: &Config) -> Result<(), Vec<Problem>> {
+///
+/// `lacking` is what the store was found not to do.
+fn meets_demands(document: &PolicyDocument, config: &Config, lacking: &[StoreCapability]) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     let mut refuse = |setting: &str, rule: &str, asks: &dyn Fn(&Rules) -> bool| {
         let asking = document.all_rules().filter(|(_, rules)| asks(rules));
@@ -463,5 +486,51 @@ fn meets_demands(document: &PolicyDocument, config: &Config) -> Result<(), Vec<P
             refuse("max_size", &rule, &too_large);
         }
     }
+    for capability in lacking {
+        let Some(setting) = capability.setting() else { continue };
+        for name in capability.needed_by(document, &capability_facts(config)) {
+            let rule = format!("needs {capability}, which the store was found not to do: {}", capability.mend());
+            problems.push(Problem::new(format!("policy.{name}.{setting}"), rule));
+        }
+    }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// A try of the parts of `service`, with everything as `config` has it.
+///
+/// # Errors
+/// When no request could be sent.
+pub async fn live_check(
+    service: &Service,
+    config: &Config,
+    options: LiveOptions,
+    runtime: &Handle,
+) -> Result<LiveCheck, StartError> {
+    let own = S3Config { sts: None, ..config.s3.clone() };
+    let sdk = Sdk::from_config(&own).await;
+    let own = Sessions::new(sdk, &own, endpoint(&config.s3)?, service.clock.clone(), runtime.clone());
+    Ok(LiveCheck::new(service.clone(), own, options)?)
+}
+
+/// Tries the store, and gives what it does not do. Refuses what policies need of that.
+async fn probe_store(service: &Service, config: &Config, runtime: &Handle) -> Result<Vec<StoreCapability>, StartError> {
+    let options = LiveOptions { store_only: true, ..LiveOptions::default() };
+    let check = live_check(service, config, options, runtime).await?;
+    let report = Box::pin(check.run(|_| ())).await;
+    if let Err(error) = check.clean_up().await {
+        log::warn!("what the try of the store wrote could not all be removed: {error}");
+    }
+    if !report.is_good() {
+        return Err(StartError::Lacking(Box::new(report)));
+    }
+    Ok(report.lacking().map(|row| row.capability).collect())
+}
+
+fn capability_facts(config: &Config) -> CapabilityFacts<'_> {
+    CapabilityFacts {
+        has_sts: config.s3.sts.is_some(),
+        staged: &config.s3.stage,
+        has_origins: !config.server.cors_allowed_origins.is_empty(),
+        has_url: false,
+    }
 }

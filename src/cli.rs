@@ -43,7 +43,7 @@ PRESIGND_S3__BUCKET sets bucket in the section [s3]; DATABASE_URL sets url in [d
 Exit codes: 0 done; 1 it did not work, or what was checked is wrong; 2 the command line cannot be understood.
 
 First time here?  presignd dev      then paste the printed lines
-In production     presignd check && presignd migrate && presignd serve";
+In production     presignd check && presignd migrate && presignd check --live && presignd serve";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -152,16 +152,20 @@ Examples:
 
 Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood.")]
     Token(token::TokenArgs),
-    /// Validate the whole configuration, without talking to anybody.
+    /// Validate the whole configuration, and on demand try what it names.
     ///
-    /// Names every problem with its file, line, key and rule. Exit code 0 when there is none, else 1.
+    /// Names every problem with its file, line, key and rule. Without --live nobody is talked to. With it, the database,
+    /// the store and its STS are tried as clients and this service use them, and a table says what works, who needs it,
+    /// and how to mend what does not. Everything that is written for that is removed again.
     #[command(after_help = "\
 Examples:
   presignd check
   presignd check --config /etc/presignd/presignd.toml
+  presignd check --live --url https://files.example.com
+  presignd check --live --format json | jq '.rows[] | select(.outcome == \"failed\")'
 
-Exit codes: 0 nothing is wrong; 1 something is; 2 the command line cannot be understood.")]
-    Check(ConfigArgs),
+Exit codes: 0 nothing is wrong; 1 something is, or something that policies need does not work; 2 the command line cannot be understood.")]
+    Check(check::CheckArgs),
     /// Ask a running service whether it is ready.
     ///
     /// Exit code 0 when it is, else 1: a health check that needs no other program in the container.
@@ -244,7 +248,7 @@ pub fn run() -> ExitCode {
             Command::Policy(command) => policy::run(&command),
             Command::Cors(command) => cors::run(&command).map(|()| ExitCode::SUCCESS),
             Command::Token(args) => token::run(&args).await.map(|()| ExitCode::SUCCESS),
-            Command::Check(args) => check::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
+            Command::Check(args) => Box::pin(check::run(&args, &handle)).await,
             Command::Probe(args) => probe::run(&args).await,
             Command::Webhooks(command) => webhooks::run(&command, &handle).await,
         }

@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod inspections;
 pub mod ledger;
 mod listen;
+mod live;
 mod migrate;
 mod partitions;
 pub mod revocations;

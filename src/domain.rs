@@ -15,6 +15,7 @@ mod events;
 mod form_return;
 mod inspect;
 mod issue;
+mod live_check;
 mod maintain;
 mod multipart;
 mod outbox;
@@ -42,6 +43,9 @@ pub use events::{EventCounts, MAX_RECORDS, Notification, NotificationError, Stor
 pub use form_return::FormReturn;
 pub use inspect::{Inspection, InspectionStatus, Inspector};
 pub use issue::{IssueRequest, IssuedUpload, UploadTarget};
+pub use live_check::{
+    CapabilityFacts, LiveCheck, LiveCheckError, LiveOptions, LiveReport, LiveRow, Outcome, StoreCapability,
+};
 pub use multipart::{ClaimedPart, MissingParts, PartsRequest, SignedPart, UploadedParts};
 pub use outbox::Outbox;
 pub use revoke::{RevocationRequest, RevocationSubject, Revoked};

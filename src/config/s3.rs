@@ -39,6 +39,9 @@ pub struct S3Config {
     /// none otherwise; SeaweedFS then wants to be told them again at the end, but does not list them.
     #[serde(default = "default_declare_part_checksums", deserialize_with = "switch::deserialize")]
     pub declare_part_checksums: bool,
+    /// Whether `serve` tries what the store can do before it serves, and refuses policies that need more.
+    #[serde(default, deserialize_with = "switch::deserialize")]
+    pub probe_on_start: bool,
     /// Role to assume; without it URLs cannot be scoped to networks.
     pub sts: Option<StsConfig>,
 }

@@ -9,7 +9,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use super::State;
+use super::{ApiError, State, extract::ClientAddress};
 use crate::{auth::Authenticator, domain::Service};
 
 /// How long an answer is good for: probes of several kinds, and anybody who finds the path, then cost the database
@@ -85,8 +85,12 @@ fn verdict<E>(part: &str, answer: Result<Result<(), String>, E>) -> &'static str
 }
 
 /// `GET /healthz`
-pub(super) async fn alive() -> HttpResponse {
-    HttpResponse::Ok().json(serde_json::json!({ "status": "ok" }))
+///
+/// Says as whom it sees the one who asks, so that an operator can tell whether proxies are configured right.
+pub(super) async fn alive(address: Result<ClientAddress, ApiError>) -> HttpResponse {
+    // Whoever cannot be told is not ill: a probe of the orchestrator may come past the proxy.
+    let address = address.ok().map(|address| address.0);
+    HttpResponse::Ok().json(serde_json::json!({ "status": "ok", "client_address": address }))
 }
 
 /// `GET /readyz`

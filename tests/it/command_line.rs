@@ -62,15 +62,15 @@ fn command(program: &str, arguments: &[&str], folder: &Path, variables: &[(&str,
 
 /// What a program that has ended left.
 #[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     #[track_caller]
-    fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         self
     }
@@ -80,7 +80,7 @@ impl Ended {
     }
 }
 
-fn run(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Ended {
+pub(crate) fn run(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Ended {
     ended(&mut command(PROGRAM, arguments, folder, variables))
 }
 
@@ -515,7 +515,7 @@ async fn dev_installed(backend: Backend) {
 }
 
 /// Files for a service on these parts.
-fn installed(database: &TestDatabase, bucket: &TestBucket, overlay: &str) -> TempDir {
+pub(crate) fn installed(database: &TestDatabase, bucket: &TestBucket, overlay: &str) -> TempDir {
     let folder = files("", POLICIES);
     let settings = settings(database, bucket, &folder.path().join("policies.toml"), overlay);
     fs::write(folder.path().join("presignd.toml"), settings.to_string()).unwrap();

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     AppOptions, Backend, Caller, Reply, Suite, TestApp,
-    backend::BackendKind,
+    backend::{BackendKind, TestBucket},
     caller::{id, upload_request},
     load::eventually,
 };
@@ -39,6 +39,11 @@ fn needed(app: &TestApp) -> BucketCors {
 /// Puts rules on the bucket, through the text that is printed.
 async fn put(app: &TestApp, rules: &[CorsRule]) {
     let printed = serde_json::to_value(BucketCors { rules: rules.to_vec() }).unwrap();
+    put_printed(&app.bucket, &printed).await;
+}
+
+/// Puts on the bucket what was printed for it.
+pub(crate) async fn put_printed(bucket: &TestBucket, printed: &Value) {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
@@ -53,7 +58,7 @@ async fn put(app: &TestApp, rules: &[CorsRule]) {
         built.build().expect("a whole rule")
     });
     let rules = CorsConfiguration::builder().set_cors_rules(Some(rules.collect())).build().expect("rules");
-    let put = app.bucket.s3.put_bucket_cors().bucket(&app.bucket.bucket).cors_configuration(rules);
+    let put = bucket.s3.put_bucket_cors().bucket(&bucket.bucket).cors_configuration(rules);
     put.send().await.expect("the store takes the rules");
 }
 

@@ -17,7 +17,10 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
 async fn operations(backend: Backend) {
     let app = TestApp::start(&backend).await;
     let anybody = app.anonymous();
-    assert_eq!(anybody.get("/healthz").await.expect(StatusCode::OK), json!({ "status": "ok" }));
+    assert_eq!(
+        anybody.get("/healthz").await.expect(StatusCode::OK),
+        json!({ "status": "ok", "client_address": "127.0.0.1" })
+    );
     let ready = anybody.get("/readyz/").await.expect(StatusCode::OK);
     assert_eq!(ready, json!({ "ready": true, "database": "ok", "storage": "ok", "keys": "ok" }));
     app.user("alice").upload("a.txt", b"12345", &json!({ "method": "put" })).await;

@@ -35,6 +35,8 @@ mod form_return;
 mod health;
 mod immutability;
 mod layering;
+mod live_check;
+mod migrate;
 mod mobile;
 mod multipart;
 mod policies;
@@ -86,6 +88,8 @@ fn main() -> ExitCode {
     health::register(&mut suite);
     immutability::register(&mut suite);
     layering::register(&mut suite);
+    live_check::register(&mut suite);
+    migrate::register(&mut suite);
     multipart::register(&mut suite);
     mobile::register(&mut suite);
     policies::register(&mut suite);

@@ -746,7 +746,8 @@ export interface paths {
          * @description For a confirmed upload, to whoever its policy names as readers. The intent is recorded. Every request makes a
          *     new one: `Idempotency-Key` has no effect here. Needs the scope for downloads, where one is configured.
          *
-         *     `url` is one of the store where the delivery is `url`. Where it is another, `url` is that of
+         *     `url` is one of the store where the delivery is `url`, and one of the content delivery network where it is `cdn`.
+         *     Where it is another, `url` is that of
          *     `GET /api/v1/files/{id}`, which asks for a token, decides and records by itself.
          */
         post: operations["issueDownload"];
@@ -1850,11 +1851,11 @@ export interface components {
             next_cursor: string | null;
         };
         /**
-         * @description How a file reaches the client: by a presigned URL in JSON, by a redirect to one, through this service, or
-         *     through the web server in front of it.
+         * @description How a file reaches the client: by a presigned URL in JSON, by a redirect to one, through this service, through the
+         *     web server in front of it, or from a content delivery network, at a URL that is told like a presigned one.
          * @enum {string}
          */
-        Delivery: "url" | "redirect" | "stream" | "accel";
+        Delivery: "url" | "redirect" | "stream" | "accel" | "cdn";
         Download: {
             id: components["schemas"]["IntentId"];
             upload_id: components["schemas"]["IntentId"];
@@ -1967,6 +1968,12 @@ export interface components {
         Health: {
             /** @constant */
             status: "ok";
+            /**
+             * @description As whom the service sees the one who asks: the peer, or what a trusted proxy says. Null where the proxy says
+             *     nothing usable. `presignd check --live --url` looks at it.
+             * @example 203.0.113.7
+             */
+            client_address: string | null;
         };
         Readiness: {
             /** @description Whether all parts are `ok`. */
@@ -2139,7 +2146,7 @@ export interface components {
             title: string;
             status: number;
             /** @enum {string} */
-            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "ticket_elsewhere" | "prefetch_refused" | "ticket_unknown" | "ticket_used" | "ticket_expired" | "not_a_ticket" | "revoked" | "scope_missing" | "not_behind_proxy" | "file_gone" | "precondition_failed" | "range_not_satisfiable" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
+            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "ticket_elsewhere" | "prefetch_refused" | "ticket_unknown" | "ticket_used" | "ticket_expired" | "not_a_ticket" | "revoked" | "scope_missing" | "not_behind_proxy" | "file_gone" | "precondition_failed" | "range_not_satisfiable" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "ipv4_required" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
             /** @description What is special about this very request, for people. Never there when the status is 500 or more. */
             detail?: string;
             /**
@@ -4308,7 +4315,8 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             /**
              * @description `upload_not_confirmed`: there is nothing to download. `policy_withdrawn`: the upload is the caller's own,
-             *     but its policy is no longer there.
+             *     but its policy is no longer there. `ipv4_required`: the delivery is `cdn`, the policy binds URLs to networks, and
+             *     the request comes over IPv6.
              */
             409: {
                 headers: {
@@ -4404,7 +4412,7 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The delivery `redirect`, to a URL of the store. */
+            /** @description The delivery `redirect`, to a URL of the store, or `cdn`, to one of the content delivery network. */
             302: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -4444,7 +4452,8 @@ export interface operations {
             404: components["responses"]["NotFound"];
             /**
              * @description `upload_not_confirmed`: there is nothing to download. `policy_withdrawn`: the upload is the caller's own,
-             *     but its policy is no longer there.
+             *     but its policy is no longer there. `ipv4_required`: the delivery is `cdn`, the policy binds URLs to networks, and
+             *     the request comes over IPv6.
              */
             409: {
                 headers: {
@@ -4573,7 +4582,7 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The delivery `redirect`, to a URL of the store. */
+            /** @description The delivery `redirect`, to a URL of the store, or `cdn`, to one of the content delivery network. */
             302: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -4613,7 +4622,8 @@ export interface operations {
             404: components["responses"]["NotFound"];
             /**
              * @description `upload_not_confirmed`: there is nothing to download. `policy_withdrawn`: the upload is the caller's own,
-             *     but its policy is no longer there.
+             *     but its policy is no longer there. `ipv4_required`: the delivery is `cdn`, the policy binds URLs to networks, and
+             *     the request comes over IPv6.
              */
             409: {
                 headers: {

@@ -1,0 +1,73 @@
+//! Whether the database does what will be asked of it.
+
+use chrono::{DateTime, Utc};
+use diesel::{QueryableByName, sql_types::Timestamptz};
+use diesel_async::RunQueryDsl as _;
+
+use super::{Database, DbError};
+
+/// Every table that is written at run time.
+const TABLES: [&str; 9] = [
+    "download_intents",
+    "drift_objects",
+    "drift_runs",
+    "idempotency_keys",
+    "inspections",
+    "upload_copies",
+    "upload_intents",
+    "webhook_attempts",
+    "webhook_deliveries",
+];
+
+#[derive(Debug, QueryableByName)]
+struct Instant {
+    #[diesel(sql_type = Timestamptz)]
+    now: DateTime<Utc>,
+}
+
+impl Database {
+    /// The time by the database's clock.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn now(&self) -> Result<DateTime<Utc>, DbError> {
+        let now: Instant = self
+            .query(async |connection| diesel::sql_query("SELECT clock_timestamp() AS now").get_result(connection).await)
+            .await?;
+        Ok(now.now)
+    }
+
+    /// Whether rows may be added and removed, tried with none: privileges and a read-only database show all the same, and
+    /// nothing has to be taken back.
+    ///
+    /// # Errors
+    /// Says which statement failed.
+    pub async fn may_write(&self) -> Result<(), DbError> {
+        for table in TABLES {
+            let statements = [
+                format!("INSERT INTO {table} SELECT * FROM {table} WHERE false"),
+                format!("DELETE FROM {table} WHERE false"),
+            ];
+            for statement in statements {
+                self.query(async move |connection| diesel::sql_query(statement).execute(connection).await).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_table_is_left_out() {
+        let schema = include_str!("schema.rs");
+        let tables: Vec<&str> = schema
+            .split("diesel::table! {")
+            .skip(1)
+            .filter_map(|table| table.lines().find(|line| line.ends_with(") {"))?.trim().split(' ').next())
+            .collect();
+        assert_eq!(tables, TABLES);
+    }
+}
