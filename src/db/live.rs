@@ -7,12 +7,15 @@ use diesel_async::RunQueryDsl as _;
 use super::{Database, DbError};
 
 /// Every table that is written at run time.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 12] = [
+    "access_events",
     "download_intents",
+    "download_tickets",
     "drift_objects",
     "drift_runs",
     "idempotency_keys",
     "inspections",
+    "revocations",
     "upload_copies",
     "upload_intents",
     "webhook_attempts",
