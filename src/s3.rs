@@ -11,6 +11,7 @@ mod pace;
 mod purge;
 mod sdk;
 mod sessions;
+mod small_reads;
 
 pub use copy::CopyLimits;
 pub use error::S3Error;

@@ -190,7 +190,7 @@ impl Read {
     async fn body(&mut self) -> Result<ByteStream, ReadError> {
         let Self { reader, object, next, end } = self;
         let store = &reader.store;
-        let mut request = store.client().get_object().bucket(store.bucket()).key(object.key.as_str());
+        let mut request = store.downloads_client().get_object().bucket(store.bucket()).key(object.key.as_str());
         request = request.if_match(format!("\"{}\"", object.etag)).set_version_id(object.version_id.clone());
         let is_whole = *next == 0 && *end == object.size;
         if !is_whole {
@@ -230,7 +230,7 @@ impl Read {
                         Ok(()) => continue,
                         Err(NobodyTakes) => return self.broke(),
                     },
-                    Ok(Some(Err(_))) | Ok(None) => broke_off(),
+                    Ok(Some(Err(_)) | None) => broke_off(),
                     Err(_) => stalled(),
                 },
             };

@@ -106,6 +106,11 @@ impl ObjectStore {
         &self.sdk.s3
     }
 
+    /// For what is handed on to clients.
+    pub(super) fn downloads_client(&self) -> &aws_sdk_s3::Client {
+        &self.sdk.downloads
+    }
+
     pub(super) fn declares_part_checksums(&self) -> bool {
         self.sdk.declares_part_checksums
     }

@@ -7,6 +7,7 @@ use aws_sdk_s3::config::{
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
 
+use super::small_reads;
 use crate::config::{S3Config, s3::Addressing};
 
 /// An instant as the rest of the service has it.
@@ -18,6 +19,8 @@ pub(super) fn instant(at: &aws_sdk_s3::primitives::DateTime) -> Option<DateTime<
 #[derive(Clone)]
 pub struct Sdk {
     pub(super) s3: aws_sdk_s3::Client,
+    /// For what clients download, with small buffers.
+    pub(super) downloads: aws_sdk_s3::Client,
     pub(super) sts: aws_sdk_sts::Client,
     pub(super) credentials: Option<SharedCredentialsProvider>,
     pub(super) declares_part_checksums: bool,
@@ -48,7 +51,8 @@ impl Sdk {
         }
         let shared = loader.load().await;
         Self {
-            s3: s3_client(&shared, config),
+            s3: aws_sdk_s3::Client::from_conf(s3_config(&shared, config).build()),
+            downloads: downloads_client(&shared, config),
             sts: sts_client(&shared, config),
             credentials: shared.credentials_provider(),
             declares_part_checksums: config.declare_part_checksums,
@@ -56,7 +60,19 @@ impl Sdk {
     }
 }
 
-fn s3_client(shared: &SdkConfig, config: &S3Config) -> aws_sdk_s3::Client {
+fn downloads_client(shared: &SdkConfig, config: &S3Config) -> aws_sdk_s3::Client {
+    let builder = s3_config(shared, config);
+    let builder = match small_reads::http_client(config.request_timeout) {
+        Ok(client) => builder.http_client(client),
+        Err(error) => {
+            log::warn!("streams take more memory than they need, because certificates cannot be read: {error}");
+            builder
+        }
+    };
+    aws_sdk_s3::Client::from_conf(builder.build())
+}
+
+fn s3_config(shared: &SdkConfig, config: &S3Config) -> aws_sdk_s3::config::Builder {
     let mut builder = aws_sdk_s3::config::Builder::from(shared)
         .force_path_style(config.addressing == Addressing::Path)
         // Stores other than AWS stumble over checksums that nobody asked for.
@@ -65,7 +81,7 @@ fn s3_client(shared: &SdkConfig, config: &S3Config) -> aws_sdk_s3::Client {
     if let Some(endpoint) = &config.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
-    aws_sdk_s3::Client::from_conf(builder.build())
+    builder
 }
 
 fn sts_client(shared: &SdkConfig, config: &S3Config) -> aws_sdk_sts::Client {

@@ -161,7 +161,7 @@ async fn checklist(backend: Backend) {
     // No id and no query leads anywhere else.
     let of_secret = id(&secret);
     for crafted in [
-        format!("{of_secret}"),
+        of_secret.to_owned(),
         format!("../_presignd/{of_secret}"),
         format!("..%2f_presignd%2f{of_secret}"),
         format!("%2e%2e/%2e%2e/_presignd/{of_secret}"),

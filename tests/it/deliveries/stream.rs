@@ -13,7 +13,7 @@ use crate::support::{AppOptions, Backend, ChaosProxy, Reply, Suite, TestApp, app
 /// More than all buffers between the store and a client that takes nothing can hold.
 const LARGE: usize = 80 << 20;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("streamed_files_arrive_with_their_names", names);
@@ -119,7 +119,7 @@ async fn left(backend: Backend) {
     drop(body);
     eventually(PATIENCE, async || (reader.status().broken == 1).then_some(())).await;
     eventually(PATIENCE, async || (reader.status().running == 0).then_some(())).await;
-    assert!(reader.status().bytes < LARGE as u64, "{:?}", reader.status());
+    assert!(reader.status().bytes < u64::try_from(LARGE).unwrap(), "{:?}", reader.status());
     app.end().await;
 }
 
@@ -130,7 +130,7 @@ async fn stalled(backend: Backend) {
     let reader = &app.running.service.reader;
     let response = alice.request(Method::GET, &path(&uploaded, "")).send().await.unwrap();
     eventually(PATIENCE, async || (reader.status().broken == 1).then_some(())).await;
-    assert!(reader.status().bytes < LARGE as u64, "back-pressure: {:?}", reader.status());
+    assert!(reader.status().bytes < u64::try_from(LARGE).unwrap(), "back-pressure: {:?}", reader.status());
     assert!(response.bytes().await.is_err(), "what is missing is not taken for the end");
     app.end().await;
 }
