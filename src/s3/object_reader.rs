@@ -1,7 +1,7 @@
 //! Reading objects for clients: in pieces, as fast as they are taken, and over broken connections.
 //!
 //! The connection to the store is driven by the main runtime, and its bytes reach whoever reads through a channel that
-//! holds one piece. A reader that takes nothing keeps the next piece from being read; one that is gone ends the read.
+//! holds a few pieces. A reader that takes nothing keeps the next piece from being read; one that is gone ends the read.
 
 use std::{
     ops::RangeInclusive,
@@ -34,6 +34,10 @@ const RESUMPTIONS: u32 = 8;
 
 /// Wait before the first of them; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Pieces that wait for whoever reads, each as large as a read from the socket: one would make both sides wait for each
+/// other with every piece.
+const PIECES: usize = 4;
 
 /// An object as it was confirmed. Nothing else under its key is ever read.
 #[derive(Debug, Clone)]
@@ -143,8 +147,7 @@ impl ReadPlace {
         let mut read = Read { reader: self.reader.clone(), object: object.clone(), next, end };
         let opened = self.reader.store.on_main(ObjectBody::OPERATION, async move {
             let body = read.body().await?;
-            // One piece waits here, one in the HTTP client, and both are only as large as a read from the socket.
-            let (pieces, receiver) = mpsc::channel(1);
+            let (pieces, receiver) = mpsc::channel(PIECES);
             let missing = read.end - read.next;
             // Not this task, which counts as a request under way until it ends.
             let runtime = read.reader.runtime.clone();
