@@ -240,7 +240,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(&args.load()?, &handle).await.map(|()| ExitCode::SUCCESS),
             #[cfg(feature = "embedded")]
-            Command::Dev(args) => dev::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
+            Command::Dev(args) => Box::pin(dev::run(&args, &handle)).await.map(|()| ExitCode::SUCCESS),
             Command::Migrate(args) => migrate::run(&args, &handle).await.map(|()| ExitCode::SUCCESS),
             Command::Sweep(args) => Box::pin(sweep::run(&args, &handle)).await,
             Command::Drift(args) => Box::pin(drift::run(&args, &handle)).await,

@@ -16,7 +16,6 @@ use crate::{
 
 /// What to check.
 #[derive(Debug, Args)]
-#[expect(clippy::doc_markdown, reason = "clap shows it in a terminal, where backticks are noise")]
 pub(super) struct CheckArgs {
     /// The configuration file.
     #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]

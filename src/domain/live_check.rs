@@ -211,6 +211,12 @@ impl LiveCheck {
     }
 }
 
+impl From<S3Error> for Verdict {
+    fn from(error: S3Error) -> Self {
+        Self::failed(&error, mend_of(&error))
+    }
+}
+
 /// What to do about a store or an STS that does not answer as it should.
 fn mend_of(error: &S3Error) -> &'static str {
     match error {

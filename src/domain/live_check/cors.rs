@@ -92,8 +92,8 @@ impl LiveCheck {
             return Ok(Some(format!("a PUT was answered {}", written.told())));
         }
         let signer = self.signer(None, Access::Download).await?;
-        let signed = self.signed_get(&signer, &key)?;
-        let answer = self.visitor.get(&signed, &[("origin", origin)]).await?;
+        let readable = self.signed_get(&signer, &key)?;
+        let answer = self.visitor.get(&readable, &[("origin", origin)]).await?;
         if !allows_origin(&answer, origin) {
             return Ok(Some(format!("a page of {origin} may not read answers")));
         }

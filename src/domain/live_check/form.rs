@@ -81,7 +81,7 @@ impl LiveCheck {
             metadata: &Metadata::default(),
             success_action: SuccessAction::Status(201),
         };
-        let signed = signer.presign_post(&form, self.now(), LIFE);
-        signed.map_err(|error| Verdict::failed(&error, "lengthen s3.sts.session_duration"))
+        let presigned = signer.presign_post(&form, self.now(), LIFE);
+        presigned.map_err(|error| Verdict::failed(&error, "lengthen s3.sts.session_duration"))
     }
 }

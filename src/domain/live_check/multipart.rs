@@ -1,7 +1,7 @@
 //! Objects in parts.
 
 use super::{
-    BODY, CONTENT_TYPE, LIFE, LONGER_BODY, LiveCheck, OTHER_BODY, StoreCapability, mend_of,
+    BODY, CONTENT_TYPE, LIFE, LONGER_BODY, LiveCheck, OTHER_BODY, StoreCapability,
     put::{digest_of_body, refused, settled},
     report::Verdict,
     visitor::Answer,
@@ -10,10 +10,6 @@ use crate::{
     model::{ByteSize, ObjectKey, PartNumber, PartPlan},
     s3::{Access, MultipartAttributes, S3Error},
 };
-
-fn failed(error: S3Error) -> Verdict {
-    Verdict::failed(&error, mend_of(&error))
-}
 
 impl LiveCheck {
     pub(super) async fn try_multipart(&self) -> Vec<(StoreCapability, Verdict)> {
@@ -40,7 +36,7 @@ impl LiveCheck {
             return Ok(Verdict::lacks(format!("a part was answered {}", answer.told())));
         }
         let store = &self.service.store;
-        let parts = store.parts(&key, &upload_id).await.map_err(failed)?.unwrap_or_default();
+        let parts = store.parts(&key, &upload_id).await?.unwrap_or_default();
         if parts.len() != 1 {
             return Ok(Verdict::lacks(format!("{} parts are listed where one was sent", parts.len())));
         }
@@ -50,9 +46,9 @@ impl LiveCheck {
             Err(S3Error::Refused { reason, .. }) => {
                 return Ok(Verdict::lacks(format!("the store would not put the parts together: {reason}")));
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error.into()),
         }
-        let head = store.head(&key).await.map_err(failed)?;
+        let head = store.head(&key).await?;
         Ok(match head {
             Some(head) if usize::try_from(head.size).is_ok_and(|size| size == BODY.len()) => {
                 Verdict::works("begun, sent, listed and put together")
@@ -85,8 +81,8 @@ impl LiveCheck {
             if !answer.is_success() {
                 return Ok(Verdict::lacks(format!("a part was answered {}", answer.told())));
             }
-            let parts = self.service.store.parts(&key, &upload_id).await.map_err(failed)?.unwrap_or_default();
-            replaced = self.service.store.complete_multipart(&key, &upload_id, &parts).await.map_err(failed)?;
+            let parts = self.service.store.parts(&key, &upload_id).await?.unwrap_or_default();
+            replaced = self.service.store.complete_multipart(&key, &upload_id, &parts).await?;
         }
         Ok(if replaced {
             Verdict::lacks("completing replaces an object that is there")
@@ -101,7 +97,7 @@ impl LiveCheck {
             has_checksums,
             ..MultipartAttributes::default()
         };
-        let upload_id = self.service.store.begin_multipart(key, attributes).await.map_err(failed)?;
+        let upload_id = self.service.store.begin_multipart(key, attributes).await?;
         self.traces.multipart(key, &upload_id);
         Ok(upload_id)
     }

@@ -24,22 +24,22 @@ impl LiveCheck {
             return vec![(StoreCapability::ScopeEnforced, no_sts())];
         }
         vec![
-            (StoreCapability::ScopeAdmits, settled(self.from_here().await)),
-            (StoreCapability::ScopeEnforced, settled(self.from_nowhere(&[]).await)),
+            (StoreCapability::ScopeAdmits, settled(self.use_here().await)),
+            (StoreCapability::ScopeEnforced, settled(self.use_for_nobody(&[]).await)),
             (
                 StoreCapability::ScopeUnforgeable,
-                settled(self.from_nowhere(&[("x-forwarded-for", "192.0.2.1"), ("x-real-ip", "192.0.2.1")]).await),
+                settled(self.use_for_nobody(&[("x-forwarded-for", "192.0.2.1"), ("x-real-ip", "192.0.2.1")]).await),
             ),
-            (StoreCapability::ScopeElsewhere, settled(self.from_elsewhere().await)),
+            (StoreCapability::ScopeElsewhere, settled(self.use_elsewhere().await)),
         ]
     }
 
     /// Uses a URL for this machine's own address.
-    async fn from_here(&self) -> Result<Verdict, Verdict> {
+    async fn use_here(&self) -> Result<Verdict, Verdict> {
         let address = self.own_address().await?;
         let signer = self.signer(ClientNetwork::of(address, ONE_ADDRESS), Access::Upload).await?;
-        let signed = self.signed_put(&signer, &self.fresh_key("scope-admits")?, None)?;
-        let answer = self.visitor.put(&signed, BODY, &[]).await?;
+        let put = self.signed_put(&signer, &self.fresh_key("scope-admits")?, None)?;
+        let answer = self.visitor.put(&put, BODY, &[]).await?;
         let told = answer.told();
         Ok(if answer.is_success() {
             Verdict::works(format!("a PUT for {address} is taken from there: {told}"))
@@ -49,7 +49,7 @@ impl LiveCheck {
     }
 
     /// Uses URLs for an address that this machine cannot have.
-    async fn from_nowhere(&self, claims: &[(&str, &str)]) -> Result<Verdict, Verdict> {
+    async fn use_for_nobody(&self, claims: &[(&str, &str)]) -> Result<Verdict, Verdict> {
         let network = ClientNetwork::of(NOBODYS_ADDRESS, ONE_ADDRESS);
         let what = if claims.is_empty() { "for another network" } else { "for another network, with X-Forwarded-For" };
         let name = if claims.is_empty() { "scope-enforced" } else { "scope-unforgeable" };
@@ -70,14 +70,14 @@ impl LiveCheck {
         Ok(refused(&get, &format!("a PUT or GET {what}")))
     }
 
-    async fn from_elsewhere(&self) -> Result<Verdict, Verdict> {
+    async fn use_elsewhere(&self) -> Result<Verdict, Verdict> {
         let Some(other) = self.options.from_address else {
             return Ok(Verdict::untried("no second address of this machine was given: --from-address"));
         };
         let address = self.own_address().await?;
         let signer = self.signer(ClientNetwork::of(address, ONE_ADDRESS), Access::Upload).await?;
-        let signed = self.signed_put(&signer, &self.fresh_key("scope-elsewhere")?, None)?;
-        let answer = self.visitor.put_from_elsewhere(&signed).await;
+        let put = self.signed_put(&signer, &self.fresh_key("scope-elsewhere")?, None)?;
+        let answer = self.visitor.put_from_elsewhere(&put).await;
         let answer = answer.unwrap_or_else(|| Err(Verdict::untried("there is no second address")))?;
         Ok(refused(&answer, &format!("a PUT for {address} from {other}")))
     }

@@ -40,8 +40,8 @@ impl LiveCheck {
     }
 
     fn presigned(&self, signer: &Signer, request: &PresignRequest<'_>) -> Result<PresignedUrl, Verdict> {
-        let signed = signer.presign(request, self.now(), LIFE);
-        signed.map_err(|error| Verdict::failed(&error, "lengthen s3.sts.session_duration"))
+        let presigned = signer.presign(request, self.now(), LIFE);
+        presigned.map_err(|error| Verdict::failed(&error, "lengthen s3.sts.session_duration"))
     }
 
     pub(super) async fn try_put(&self) -> Vec<(StoreCapability, Verdict)> {
@@ -100,12 +100,12 @@ impl LiveCheck {
     /// Sends the same PUT twice.
     async fn replace(&self, signer: &Signer) -> Result<Verdict, Verdict> {
         let key = self.fresh_key("if-none-match")?;
-        let signed = self.signed_put(signer, &key, None)?;
-        let first = self.visitor.put(&signed, BODY, &[]).await?;
+        let put = self.signed_put(signer, &key, None)?;
+        let first = self.visitor.put(&put, BODY, &[]).await?;
         if !first.is_success() {
             return Ok(Verdict::lacks(format!("the first PUT was answered {}", first.told())));
         }
-        Ok(refused(&self.visitor.put(&signed, BODY, &[]).await?, "a second PUT to the same key"))
+        Ok(refused(&self.visitor.put(&put, BODY, &[]).await?, "a second PUT to the same key"))
     }
 
     /// Sends what was not signed.
@@ -116,8 +116,8 @@ impl LiveCheck {
         body: &'static [u8],
         changed: &[(&str, &str)],
     ) -> Result<Verdict, Verdict> {
-        let signed = self.signed_put(signer, &self.fresh_key(what)?, None)?;
-        let answer = self.visitor.put(&signed, body, changed).await?;
+        let put = self.signed_put(signer, &self.fresh_key(what)?, None)?;
+        let answer = self.visitor.put(&put, body, changed).await?;
         Ok(refused(&answer, &format!("a PUT with another {what} than signed")))
     }
 

@@ -38,12 +38,12 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) const fn is_success(&self) -> bool {
-        self.status >= 200 && self.status < 300
+        matches!(self.status, 200..=299)
     }
 
     /// Whether the request was refused: neither taken, nor lost in a failure of the store.
     pub(super) const fn is_refusal(&self) -> bool {
-        self.status >= 400 && self.status < 500
+        matches!(self.status, 400..=499)
     }
 
     pub(super) fn header(&self, name: &str) -> &str {

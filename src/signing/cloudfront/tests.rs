@@ -3,7 +3,7 @@ use aws_lc_rs::{
     rsa::KeySize,
     signature::{
         ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256,
-        RsaKeyPair, UnparsedPublicKey,
+        RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
     },
 };
 use chrono::TimeDelta;
@@ -107,10 +107,9 @@ fn a_url_binds_itself_its_network_and_its_end() {
 fn both_kinds_of_keys_sign_what_their_public_halves_verify() {
     let (rsa_pem, rsa_public) = rsa(KeySize::Rsa2048);
     let (ecdsa_pem, ecdsa_public) = ecdsa();
-    for (pem, public_key, algorithm) in [
-        (rsa_pem, rsa_public, &RSA_PKCS1_2048_8192_SHA256 as &'static dyn aws_lc_rs::signature::VerificationAlgorithm),
-        (ecdsa_pem, ecdsa_public, &ECDSA_P256_SHA256_ASN1),
-    ] {
+    let algorithms: [&dyn VerificationAlgorithm; 2] = [&RSA_PKCS1_2048_8192_SHA256, &ECDSA_P256_SHA256_ASN1];
+    let keys = [(rsa_pem, rsa_public), (ecdsa_pem, ecdsa_public)];
+    for ((pem, public_key), algorithm) in keys.into_iter().zip(algorithms) {
         let keys = vec![KeyPair::from_pem("K1", None, &pem).unwrap()];
         let (policy, signature) = decoded(&presign(&CloudFront::new(DOMAIN, "", keys).unwrap(), "a").unwrap());
         UnparsedPublicKey::new(algorithm, public_key).verify(policy.as_bytes(), &signature).unwrap();
