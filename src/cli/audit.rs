@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(headings, HEADINGS.join(","));
         assert_eq!(
             row,
-            "2026-11-21T12:00:00.500Z,refused,019aa655-0114-0000-0000-000000000000,https://id.example.com/,\
+            "2026-11-21T12:00:00.500Z,refused,01a1fdfa-47f4-0000-0000-000000000000,https://id.example.com/,\
              '=cmd|' /C calc'!A1,,,,default,203.0.113.7/32,\"a,\"\"b\"\"\n\",,\r\n"
         );
         for text in ["=1", "+1", "-1", "@a", "\t=1", "\r=1", "＝1"] {

@@ -246,7 +246,7 @@ impl Database {
             "(SELECT expires_at FROM upload_intents WHERE state = 'issued' AND look_at > $1 AND {common} \
              AND ($6 IS NULL OR id = $6) ORDER BY expires_at DESC LIMIT 1) \
              UNION ALL \
-             (SELECT expires_at FROM download_intents WHERE {common} AND ($6 IS NULL OR upload_id = $6) \
+             (SELECT expires_at FROM download_intents WHERE delivery NOT IN ('stream', 'accel') AND {common} AND ($6 IS NULL OR upload_id = $6) \
              AND NOT EXISTS (SELECT 1 FROM download_tickets WHERE download_id = download_intents.id) ORDER BY expires_at DESC LIMIT 1) \
              ORDER BY expires_at DESC LIMIT 1"
         );

@@ -132,12 +132,14 @@ impl Timeline {
 }
 
 /// Settings that count only where they are not the default, because intents carry versions from before there were any.
-const LATER_SETTINGS: [&str; 7] = [
+const LATER_SETTINGS: [&str; 9] = [
     "upload.min_rate",
     "upload.max_expires_in",
     "upload.renew_within",
     "upload.multipart_above",
     "upload.part_size",
+    "download.uses",
+    "download.ip_scope",
     "sniff",
     "inspection",
 ];
@@ -274,6 +276,8 @@ upload.expires_in = "20m"
             "upload.min_rate = \"64KiB/s\"",
             "upload.max_expires_in = \"1d\"",
             "upload.renew_within = \"1d\"",
+            "download.uses = 1",
+            "download.ip_scope = \"off\"",
             "sniff = \"reject\"",
             "inspection = \"required\"",
         ];

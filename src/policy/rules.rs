@@ -94,7 +94,10 @@ impl Rules {
             ("upload.part_size", self.part_size.to_string()),
             ("download.expires_in", humantime::format_duration(self.download_expires_in).to_string()),
             ("download.uses", self.download_uses.map_or_else(|| "off".to_owned(), |uses| uses.to_string())),
-            ("download.ip_scope", self.download_ip_scope().to_string()),
+            (
+                "download.ip_scope",
+                self.download_ip_scope.map_or_else(|| "as ip_scope".to_owned(), |scope| scope.to_string()),
+            ),
             ("min_size", self.min_size.to_string()),
             ("max_size", self.max_size.to_string()),
             ("content_types", join(&self.content_types)),
