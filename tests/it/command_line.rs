@@ -164,8 +164,8 @@ fn every_help_teaches() {
     let commands = help.split_once("Commands:").unwrap().1.split_once("Options:").unwrap().0;
     let commands = commands.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
     let mut commands: Vec<Vec<&str>> = commands.map(|name| vec![name]).collect();
-    assert_eq!(commands.len(), 11, "{commands:?}");
-    commands.extend([vec!["policy", "check"], vec!["policy", "diff"], vec!["cors", "print"]]);
+    assert_eq!(commands.len(), 12, "{commands:?}");
+    commands.extend([vec!["policy", "check"], vec!["policy", "diff"], vec!["cors", "print"], vec!["audit", "export"]]);
     commands.extend([vec!["webhooks", "list"], vec!["webhooks", "retry"]]);
     for mut command in commands {
         command.push("--help");
