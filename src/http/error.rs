@@ -533,7 +533,11 @@ mod tests {
     fn codes_are_stable_names_and_unique() {
         let mut seen = std::collections::BTreeSet::new();
         for code in ErrorCode::ALL {
-            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", code.as_str());
+            assert!(
+                code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{}",
+                code.as_str()
+            );
             assert!(seen.insert(code.as_str()), "{} twice", code.as_str());
             assert!(!code.title().is_empty() && !code.help().is_empty());
             assert!(code.status().is_client_error() || code.status().is_server_error());
