@@ -15,7 +15,7 @@ CREATE TABLE revocations (
 );
 
 COMMENT ON TABLE revocations IS 'What was issued before an instant and is not honoured any more: one row for each target, whose instant only moves ahead.';
-COMMENT ON COLUMN revocations.target IS 'What is stopped: "all", "upload <id>", or "user", "tenant" or "member", each followed by its names with a line feed before each: issuer and subject, issuer and tenant, or issuer, tenant and subject.';
+COMMENT ON COLUMN revocations.target IS 'What is stopped: "all", "upload" and its id after a space, or "user", "tenant" or "member", each followed by its names with a line feed before each: issuer and subject, issuer and tenant, or issuer, tenant and subject.';
 COMMENT ON COLUMN revocations.id IS 'UUID version 7 of the last request that moved the instant.';
 COMMENT ON COLUMN revocations.issuer IS 'iss of the user or tenant; of an upload, of its owner. Null where the target is all.';
 COMMENT ON COLUMN revocations.subject IS 'sub of the user; null for other targets.';

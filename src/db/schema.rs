@@ -153,7 +153,7 @@ diesel::table! {
 diesel::table! {
     /// What was issued before an instant and is not honoured any more: one row for each target, whose instant only moves ahead.
     revocations (target) {
-        /// What is stopped: "all", "upload <id>", or "user", "tenant" or "member", each followed by its names with a line feed before each: issuer and subject, issuer and tenant, or issuer, tenant and subject.
+        /// What is stopped: "all", "upload" and its id after a space, or "user", "tenant" or "member", each followed by its names with a line feed before each: issuer and subject, issuer and tenant, or issuer, tenant and subject.
         target -> Text,
         /// UUID version 7 of the last request that moved the instant.
         id -> Uuid,
