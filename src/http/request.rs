@@ -179,12 +179,16 @@ fn observe<B>(state: &State, response: &ServiceResponse<B>, request_id: &str, be
 /// CORS as configured. Without origins, browsers on other sites are refused by saying nothing.
 pub fn cors(config: &ServerConfig) -> Cors {
     let mut cors = Cors::default()
-        .allowed_methods([Method::GET, Method::POST, Method::DELETE])
+        .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
         .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT])
         .allowed_headers(["idempotency-key", "x-callback-token", "x-request-id"])
         // What the client of Active Storage sends with every request.
         .allowed_headers(["x-requested-with", "x-csrf-token"])
+        // What goes on with a file that has broken off.
+        .allowed_headers([header::RANGE, header::IF_RANGE, header::IF_MATCH, header::IF_NONE_MATCH])
         .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE, REQUEST_ID])
+        // What a page needs to know of a file that it fetches itself.
+        .expose_headers([header::CONTENT_DISPOSITION, header::CONTENT_RANGE, header::ACCEPT_RANGES, header::ETAG])
         .max_age(3600);
     for origin in &config.cors_allowed_origins {
         cors = if origin == "*" { cors.allow_any_origin() } else { cors.allowed_origin(origin) };

@@ -25,6 +25,7 @@ pub(super) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_client_that_leaves_ends_the_read", left);
     suite.everywhere("a_client_that_takes_nothing_is_cut_off", stalled);
     suite.everywhere("streams_are_bounded", bounded);
+    suite.everywhere("a_page_of_another_origin_fetches_a_stream", fetched);
     suite.everywhere("an_object_that_is_gone_is_told", gone);
 }
 
@@ -155,6 +156,27 @@ async fn bounded(backend: Backend) {
     })
     .await;
     third.expect_status(StatusCode::PARTIAL_CONTENT);
+    app.end().await;
+}
+
+async fn fetched(backend: Backend) {
+    const ORIGIN: &str = "https://app.example.com";
+    let settings = format!("[server]\ncors_allowed_origins = [\"{ORIGIN}\"]");
+    let options = AppOptions { policies: Some(policies("\"stream\"")), settings, ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let alice = app.user("alice");
+    let path = path(&upload(&alice, "a.txt", b"12345").await, "");
+    let preflight = app.anonymous().request(Method::OPTIONS, &path).header("origin", ORIGIN);
+    let preflight = preflight.header("access-control-request-method", "GET");
+    let preflight = preflight.header("access-control-request-headers", "authorization,range,if-range");
+    Reply::of(preflight).await.expect_status(StatusCode::OK);
+    let headers = [("origin", ORIGIN), ("range", "bytes=1-2"), ("if-range", "\"other\"")];
+    let file = Reply::of(super::get(&alice, &path, &headers)).await;
+    assert_eq!(file.bytes, b"12345");
+    let exposed = file.headers["access-control-expose-headers"].to_str().unwrap().to_ascii_lowercase();
+    for name in ["content-disposition", "content-range", "accept-ranges", "etag"] {
+        assert!(exposed.split(',').any(|found| found.trim() == name), "{name}: {exposed}");
+    }
     app.end().await;
 }
 
