@@ -6,7 +6,7 @@ mod accel;
 mod cdn;
 mod hand_over;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 
@@ -17,7 +17,7 @@ use super::{Caller, Disposition, DomainError, Service, disposition::is_active, u
 use crate::{
     db::{DownloadIntent, UploadIntent},
     model::{ClientNetwork, Delivery, FileName, IntentId, IntentState, Scope},
-    s3::Access,
+    s3::{Access, ReadPlace},
 };
 
 /// What a client wants to download.
@@ -49,6 +49,8 @@ pub struct Permit {
     /// How often it may be redeemed, where the policy makes tickets of downloads. Then this service has compared the
     /// client's address with the network of the intent, or does when the ticket is redeemed.
     pub uses: Option<u16>,
+    /// The place of a stream that was kept for it.
+    pub place: Option<Arc<ReadPlace>>,
     /// From when it holds.
     pub from: DateTime<Utc>,
     /// Until when it may be begun to be used: whole seconds after `from` cut to a second, and not after the end of the
@@ -127,6 +129,6 @@ impl Service {
         };
         let (disposition, file_name) = (request.disposition, request.file_name.clone());
         let until = if uses.is_some() { Permit::shortly(now, expires_at) } else { expires_at };
-        Ok(Permit { intent, upload, disposition, file_name, uses, from: now, until })
+        Ok(Permit { intent, upload, disposition, file_name, uses, place: None, from: now, until })
     }
 }

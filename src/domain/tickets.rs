@@ -1,6 +1,6 @@
 //! Tickets: downloads that are redeemed here, a limited number of times, from one network, and can be taken back.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -10,10 +10,10 @@ use secrecy::SecretString;
 use super::{Caller, Disposition, DomainError, Permit, Service};
 use crate::{
     db::{
-        AccessEvent,
+        AccessEvent, DownloadIntent,
         tickets::{NewTicket, Ticket, TicketRefusal, TokenDigest},
     },
-    model::{AuditKind, IntentId, Scope},
+    model::{AuditKind, Delivery, IntentId, Scope},
 };
 
 /// How long a URL of the store lives that a redeemed ticket, or a file of a policy with tickets, leads to. The client
@@ -65,11 +65,16 @@ impl Service {
     /// Uses a ticket once, for a client at `address`.
     ///
     /// # Errors
-    /// When there is no such ticket, or it is used up, outdated, revoked, or of another network. All but the first is
-    /// told to the audit.
+    /// When there is no such ticket, or it is used up, outdated, revoked, or of another network: all but the first is
+    /// told to the audit. [`DomainError::TooManyStreams`] when it is for a stream and no place is left; then it is not used.
     pub async fn redeem_ticket(&self, ticket: &str, address: IpAddr) -> Result<Permit, DomainError> {
         let digest = digest_of(ticket).ok_or(DomainError::TicketUnknown)?;
         let now = self.clock.now();
+        // Before the ticket is used, because a use is not given back to whom there was no place for.
+        let place = self.reader.place();
+        if place.is_none() && self.database.ticket(&digest).await?.is_some_and(|ticket| streams(&ticket.intent)) {
+            return Err(DomainError::TooManyStreams);
+        }
         let Some(redeemed) = self.database.redeem_ticket(&digest, address, now).await? else {
             let ticket = self.database.ticket(&digest).await?.ok_or(DomainError::TicketUnknown)?;
             // Whatever it was that the statement saw: the ticket can be used no more than it allowed.
@@ -86,6 +91,7 @@ impl Service {
             disposition: if redeemed.is_inline { Disposition::Inline } else { Disposition::Attachment },
             file_name: redeemed.file_name,
             uses: u16::try_from(redeemed.uses).ok(),
+            place: place.filter(|_| streams(&redeemed.intent)).map(Arc::new),
             from: now,
             until,
             intent: Box::new(redeemed.intent),
@@ -139,6 +145,10 @@ impl Service {
             TicketRefusal::Expired => DomainError::TicketExpired,
         }
     }
+}
+
+fn streams(intent: &DownloadIntent) -> bool {
+    intent.delivery == Delivery::Stream
 }
 
 fn digest_of(ticket: &str) -> Option<TokenDigest> {

@@ -1,6 +1,6 @@
 //! The ways of handing out a file, and what is to be said about it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
@@ -8,7 +8,7 @@ use super::{AcceleratedFile, Permit};
 use crate::{
     domain::{DomainError, Service, content_disposition, disposition::is_active, url_end},
     model::{ContentType, Delivery, ETag},
-    s3::{Access, PinnedObject},
+    s3::{Access, PinnedObject, ReadPlace},
     signing::{Method, PresignRequest, PresignedUrl},
 };
 
@@ -51,6 +51,8 @@ pub struct StreamedFile {
     pub facts: FileFacts,
     /// What to read.
     pub object: PinnedObject,
+    /// The place to read it at, where one was kept.
+    pub place: Option<Arc<ReadPlace>>,
 }
 
 impl Permit {
@@ -94,7 +96,7 @@ impl Service {
                     version_id: permit.upload.version_id.clone(),
                     size: facts.size,
                 };
-                HandOver::Stream(Box::new(StreamedFile { facts, object }))
+                HandOver::Stream(Box::new(StreamedFile { facts, object, place: permit.place.clone() }))
             }
             Delivery::Cdn => HandOver::Cdn(self.signed_for_cdn(permit)?),
             Delivery::Accel => HandOver::Accel(Box::new(self.accelerated(permit, permit.facts()?, method).await?)),

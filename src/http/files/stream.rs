@@ -1,6 +1,6 @@
 //! A file that passes through this process: some of it at a time, and never more of it in memory.
 
-use std::{collections::VecDeque, ops::RangeInclusive};
+use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
@@ -31,7 +31,7 @@ pub(super) async fn answer(
     file: StreamedFile,
     wanted: Wanted,
 ) -> Result<HttpResponse, ApiError> {
-    let StreamedFile { facts, object } = file;
+    let StreamedFile { facts, object, place } = file;
     let is_head = *request.method() == Method::HEAD;
     let mut response = match wanted {
         Wanted::Nothing => return Ok(headers::not_satisfiable(&facts)),
@@ -54,7 +54,8 @@ pub(super) async fn answer(
     if is_head {
         return Ok(response.body(SizedStream::new(total, stream::empty::<Result<Bytes, ReadError>>())));
     }
-    let place = state.service.reader.place().ok_or(DomainError::TooManyStreams)?;
+    let free = || state.service.reader.place().map(Arc::new);
+    let place = place.or_else(free).ok_or(DomainError::TooManyStreams)?;
     let mut delivery = Delivery { place, object, segments, pieces: None, rest: Bytes::new() };
     // Before the status is sent, so that a store that is away is told as what it is.
     delivery.begin().await.map_err(DomainError::from)?;
@@ -104,7 +105,7 @@ enum Segment {
 
 /// A body on its way.
 struct Delivery {
-    place: ReadPlace,
+    place: Arc<ReadPlace>,
     object: PinnedObject,
     segments: VecDeque<Segment>,
     /// Of the segment in front, once it has been opened.

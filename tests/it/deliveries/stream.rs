@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode, header};
+use serde_json::json;
 
 use super::{
     Sender, arrive_with_their_names, bytes_of, curl_resumes, path, policies, ranges_and_conditions, start, upload,
@@ -140,11 +141,17 @@ async fn bounded(backend: Backend) {
     let (app, _proxy) = behind_proxy(&backend, "streams = 1").await;
     let alice = app.user("alice");
     let uploaded = upload(&alice, "a.bin", &bytes_of(LARGE)).await;
+    let policies = std::fs::read_to_string(&app.policies_file).unwrap();
+    app.change_policies(&format!("{policies}download.uses = 1\n")).await;
+    let ticket = alice.post("/api/v1/downloads", &json!({ "upload_id": uploaded["id"] })).await;
+    let ticket = ticket.expect(StatusCode::CREATED)["url"].as_str().unwrap().replace(&app.base(), "");
     let first = alice.request(Method::GET, &path(&uploaded, "")).send().await.unwrap();
     assert_eq!(first.status(), StatusCode::OK);
     let second = alice.get(&path(&uploaded, "")).await;
     second.expect_problem(503, "overloaded");
     assert!(second.headers.contains_key(header::RETRY_AFTER));
+    // A ticket is not used for that.
+    app.anonymous().get(&ticket).await.expect_problem(503, "overloaded");
     // What reads nothing needs no place.
     let head = Reply::of(alice.request(Method::HEAD, &path(&uploaded, ""))).await;
     assert_eq!(head.headers[header::CONTENT_LENGTH].to_str().unwrap(), LARGE.to_string());
@@ -156,6 +163,13 @@ async fn bounded(backend: Backend) {
     })
     .await;
     third.expect_status(StatusCode::PARTIAL_CONTENT);
+    let (redeemed, _) = eventually(PATIENCE, async || {
+        let reply = Reply::of(super::get(&app.anonymous(), &ticket, &range)).await;
+        (reply.status != StatusCode::SERVICE_UNAVAILABLE).then_some(reply)
+    })
+    .await;
+    redeemed.expect_status(StatusCode::PARTIAL_CONTENT);
+    app.anonymous().get(&ticket).await.expect_problem(410, "ticket_used");
     app.end().await;
 }
 
