@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{DomainError, Service};
+use super::{DomainError, Service, require};
 use crate::{
     db::{AccessEvent, AuditFilter, AuditPage},
     model::{AuditKind, IntentId, Principal, Scope},
@@ -14,9 +14,7 @@ impl Service {
     /// # Errors
     /// When `principal` is no administrator, or the database does not answer.
     pub async fn audit(&self, principal: &Principal, filter: AuditFilter) -> Result<AuditPage, DomainError> {
-        if !principal.has(Scope::Admin) {
-            return Err(DomainError::ScopeMissing(Scope::Admin));
-        }
+        require(principal, Scope::Admin)?;
         let filter = AuditFilter { tenant: principal.administers_only().or(filter.tenant), ..filter };
         Ok(self.database.audit(&filter).await?)
     }

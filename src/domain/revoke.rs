@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-use super::{BrokenRule, Caller, DomainError, Service};
+use super::{BrokenRule, Caller, DomainError, Service, require};
 use crate::{
     db::{
         AccessEvent, DbError, SettledVia, Settlement, UploadIntent,
@@ -120,9 +120,7 @@ impl Service {
         principal: &Principal,
         filter: RevocationFilter,
     ) -> Result<Vec<Revocation>, DomainError> {
-        if !principal.has(Scope::Admin) {
-            return Err(DomainError::ScopeMissing(Scope::Admin));
-        }
+        require(principal, Scope::Admin)?;
         let filter = RevocationFilter { tenant: principal.administers_only(), ..filter };
         Ok(self.database.revocations(&filter).await?)
     }
