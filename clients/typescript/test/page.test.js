@@ -41,7 +41,12 @@ function transferOf(page, path) {
 }
 
 async function until(page, path, state) {
-  await transferOf(page, path).and(page.locator(`[data-state="${state}"]`)).waitFor({ timeout: 200_000 });
+  const row = transferOf(page, path);
+  try {
+    await row.and(page.locator(`[data-state="${state}"]`)).waitFor({ timeout: 200_000 });
+  } catch (cause) {
+    throw new Error(`expected ${state}, is ${await row.getAttribute("data-state")}: ${await row.innerText()}`, { cause });
+  }
 }
 
 /** Downloads by the first row of that name in the list, and gives the digest of what came. */

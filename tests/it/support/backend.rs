@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::{
+    config::{BehaviorVersion, Credentials, Region},
+    types::{Delete, ObjectIdentifier},
+};
 use presignd::{
     clock::Clock,
     dev::{EmbeddedPostgres, EmbeddedStore, StoreOptions},
@@ -191,6 +194,40 @@ impl TestBucket {
     pub(crate) async fn end(self) {
         if let Some(store) = self.embedded {
             store.shutdown().await;
+        } else {
+            self.empty().await;
+        }
+    }
+
+    /// Gives its room back, because all tests of a run share a store, and a full one would let the last of them hang.
+    async fn empty(&self) {
+        let mut uploads = self.s3.list_multipart_uploads().bucket(&self.bucket);
+        loop {
+            let listed = uploads.clone().send().await.expect("uploads are listed");
+            for upload in listed.uploads() {
+                let abort = self.s3.abort_multipart_upload().bucket(&self.bucket);
+                let abort = abort.set_key(upload.key.clone()).set_upload_id(upload.upload_id.clone());
+                // Already gone where the service, which is stopping, has aborted it as well.
+                drop(abort.send().await);
+            }
+            if listed.is_truncated != Some(true) {
+                break;
+            }
+            uploads = uploads.set_key_marker(listed.next_key_marker).set_upload_id_marker(listed.next_upload_id_marker);
+        }
+        let mut pages = self.s3.list_objects_v2().bucket(&self.bucket).into_paginator().send();
+        while let Some(page) = pages.try_next().await.expect("objects are listed") {
+            let objects = page
+                .contents()
+                .iter()
+                .filter_map(|object| ObjectIdentifier::builder().set_key(object.key.clone()).build().ok());
+            let Ok(delete) = Delete::builder().set_objects(Some(objects.collect())).quiet(true).build() else {
+                continue;
+            };
+            if !page.contents().is_empty() {
+                let delete = self.s3.delete_objects().bucket(&self.bucket).delete(delete);
+                delete.send().await.expect("objects are deleted");
+            }
         }
     }
 }

@@ -191,7 +191,8 @@ mon data avail warn = 1
 [osd]
 osd data = {dir}/osd
 osd objectstore = memstore
-memstore device bytes = 2147483648
+# Used as it is written. A full store does not refuse a write but lets it hang.
+memstore device bytes = 4294967296
 osd crush update on start = false
 osd class update on start = false
 [client.rgw]
@@ -201,6 +202,9 @@ rgw thread pool size = 64
 rgw enable usage log = false
 rgw enable ops log = false
 rgw gc max objs = 1
+# What a test deletes goes at once, and not after hours: the memory is for the next test.
+rgw gc obj min wait = 5
+rgw gc processor period = 5
 rgw usage max shards = 1
 rgw lc max objs = 1
 rgw objexp hints num shards = 1
