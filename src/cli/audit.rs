@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use super::{Failure, bar, load, start_logging};
 use crate::{
     db::{AuditFilter, AuditRecord, Database},
-    model::{AuditKind, ClientNetwork, IntentId},
+    model::{AuditKind, IntentId},
 };
 
 /// Records that are in memory at once.
@@ -131,37 +131,13 @@ impl ExportArgs {
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     at: Option<String>,
-    kind: AuditKind,
-    id: IntentId,
-    issuer: Option<&'a str>,
-    subject: Option<&'a str>,
-    tenant: Option<&'a str>,
-    upload_id: Option<IntentId>,
-    download_id: Option<IntentId>,
-    policy: Option<&'a str>,
-    client_network: Option<ClientNetwork>,
-    reason: Option<&'a str>,
-    actor_issuer: Option<&'a str>,
-    actor_subject: Option<&'a str>,
+    #[serde(flatten)]
+    record: &'a AuditRecord,
 }
 
 impl<'a> From<&'a AuditRecord> for Line<'a> {
     fn from(record: &'a AuditRecord) -> Self {
-        Self {
-            at: record.id.issued_at().map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)),
-            kind: record.kind,
-            id: record.id,
-            issuer: record.issuer.as_deref(),
-            subject: record.subject.as_deref(),
-            tenant: record.tenant.as_deref(),
-            upload_id: record.upload_id,
-            download_id: record.download_id,
-            policy: record.policy.as_deref(),
-            client_network: record.client_network,
-            reason: record.reason.as_deref(),
-            actor_issuer: record.actor_issuer.as_deref(),
-            actor_subject: record.actor_subject.as_deref(),
-        }
+        Self { at: record.id.issued_at().map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)), record }
     }
 }
 
@@ -184,22 +160,23 @@ const HEADINGS: [&str; 13] = [
 
 impl Line<'_> {
     fn cells(&self) -> [String; 13] {
-        let text = |text: Option<&str>| text.map(harmless).unwrap_or_default();
+        let text = |text: &Option<String>| text.as_deref().map(harmless).unwrap_or_default();
         let id = |id: Option<IntentId>| id.map(|id| id.to_string()).unwrap_or_default();
+        let Self { at, record } = self;
         [
-            self.at.clone().unwrap_or_default(),
-            self.kind.to_string(),
-            self.id.to_string(),
-            text(self.issuer),
-            text(self.subject),
-            text(self.tenant),
-            id(self.upload_id),
-            id(self.download_id),
-            text(self.policy),
-            self.client_network.map(|network| network.to_string()).unwrap_or_default(),
-            text(self.reason),
-            text(self.actor_issuer),
-            text(self.actor_subject),
+            at.clone().unwrap_or_default(),
+            record.kind.to_string(),
+            record.id.to_string(),
+            text(&record.issuer),
+            text(&record.subject),
+            text(&record.tenant),
+            id(record.upload_id),
+            id(record.download_id),
+            text(&record.policy),
+            record.client_network.map(|network| network.to_string()).unwrap_or_default(),
+            text(&record.reason),
+            text(&record.actor_issuer),
+            text(&record.actor_subject),
         ]
     }
 }
@@ -263,30 +240,28 @@ impl<W: Write> Lines<W> {
 mod tests {
     use super::*;
 
-    fn line<'a>(subject: &'a str, reason: &'a str) -> Line<'a> {
-        let at: DateTime<Utc> = "2026-11-21T12:00:00.5Z".parse().unwrap();
-        Line {
-            at: Some(at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+    fn record(subject: &str, reason: &str) -> AuditRecord {
+        AuditRecord {
+            id: IntentId::lowest_at("2026-11-21T12:00:00.5Z".parse().unwrap()),
             kind: AuditKind::Refused,
-            id: IntentId::lowest_at(at),
-            issuer: Some("https://id.example.com/"),
-            subject: Some(subject),
+            issuer: Some("https://id.example.com/".to_owned()),
+            subject: Some(subject.to_owned()),
             tenant: None,
             upload_id: None,
             download_id: None,
-            policy: Some("default"),
+            policy: Some("default".to_owned()),
             client_network: Some("203.0.113.7/32".parse().unwrap()),
-            reason: Some(reason),
+            reason: Some(reason.to_owned()),
             actor_issuer: None,
             actor_subject: None,
         }
     }
 
-    fn written(format: Format, given: &[Line<'_>]) -> String {
+    fn written(format: Format, given: &[AuditRecord]) -> String {
         let mut bytes = Vec::new();
         let mut lines = Lines::new(format, &mut bytes);
-        for line in given {
-            lines.write(line).unwrap();
+        for record in given {
+            lines.write(&Line::from(record)).unwrap();
         }
         lines.end().unwrap();
         String::from_utf8(bytes).unwrap()
@@ -294,7 +269,7 @@ mod tests {
 
     #[test]
     fn no_cell_runs_in_a_spreadsheet() {
-        let text = written(Format::Csv, &[line("=cmd|' /C calc'!A1", "a,\"b\"\n")]);
+        let text = written(Format::Csv, &[record("=cmd|' /C calc'!A1", "a,\"b\"\n")]);
         let (headings, row) = text.split_once("\r\n").unwrap();
         assert_eq!(headings, HEADINGS.join(","));
         assert_eq!(
@@ -310,7 +285,7 @@ mod tests {
 
     #[test]
     fn json_says_what_is_there() {
-        let text = written(Format::Jsonl, &[line("=1", "a\nb"), line("b", "c")]);
+        let text = written(Format::Jsonl, &[record("=1", "a\nb"), record("b", "c")]);
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["subject"], "=1");

@@ -10,6 +10,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl as _;
 use ipnet::IpNet;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Database, DbError, uploads::owner_key};
@@ -42,7 +43,7 @@ pub struct AuditFilter {
 }
 
 /// One line of the audit. When it happened is in its id.
-#[derive(Debug, Clone, QueryableByName)]
+#[derive(Debug, Clone, QueryableByName, Serialize)]
 #[diesel(check_for_backend(Pg))]
 pub struct AuditRecord {
     /// The intent's id, or the event's.

@@ -47,6 +47,7 @@ struct Case {
 pub(crate) fn register(suite: &mut Suite<'_>) {
     // Needs `python3` with botocore and `cryptography`.
     suite.everywhere("the_cdn_delivers_what_its_policy_allows_and_records_it", delivered);
+    suite.everywhere("a_ticket_leads_to_the_cdn_for_seconds", tickets);
     suite.everywhere("policies_ask_of_the_cdn_only_what_it_can_do", demands);
     suite.alone_in_full_run("botocore_and_cryptography_agree_on_cloudfront", botocore_and_cryptography_agree);
 }
@@ -146,6 +147,32 @@ async fn delivered(backend: Backend) {
     assert_eq!(reply.status, StatusCode::FOUND);
     let policy = policy_of(reply.headers["location"].to_str().unwrap());
     assert_eq!(policy["Statement"][0]["Condition"].as_object().unwrap().len(), 1, "{policy}");
+    app.end().await;
+}
+
+async fn tickets(backend: Backend) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policies = "[policy.default]\nmethods = [\"put\"]\ndelivery = \"cdn\"\ndownload.uses = 1\n".to_owned();
+    let options = AppOptions { policies: Some(policies), ..AppOptions::default() };
+    let app = TestApp::start_altered(&backend, options, async |settings| {
+        settings.insert("cdn".to_owned(), distribution(folder.path(), false, "uploads"));
+    })
+    .await;
+    let alice = app.user("alice");
+    let upload = alice.upload("a.txt", b"12345", &json!({})).await;
+    let issued = alice.post("/api/v1/downloads", &json!({ "upload_id": upload["id"] })).await;
+    let issued = issued.expect(StatusCode::CREATED);
+    let redeemed_from = Utc::now();
+    let reply = Reply::of(alice.http.get(issued["url"].as_str().unwrap())).await;
+    assert_eq!(reply.status, StatusCode::FOUND, "{}", reply.text());
+    assert_eq!(reply.headers["cache-control"], "no-store");
+    let location = reply.headers["location"].to_str().unwrap();
+    assert!(location.starts_with(&format!("https://{DOMAIN}/")), "{location}");
+    let condition = &policy_of(location)["Statement"][0]["Condition"];
+    assert_eq!(condition["IpAddress"]["AWS:SourceIp"], "127.0.0.1/32");
+    let end = condition["DateLessThan"]["AWS:EpochTime"].as_i64().unwrap();
+    assert!((redeemed_from.timestamp()..=Utc::now().timestamp() + 10).contains(&end), "{end}");
+    Reply::of(alice.http.get(issued["url"].as_str().unwrap())).await.expect_problem(410, "ticket_used");
     app.end().await;
 }
 

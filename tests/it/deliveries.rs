@@ -355,3 +355,24 @@ async fn curl_resumes(base: &str, token: &str, path: &str, bytes: &[u8]) {
     assert!(status.success(), "{status}");
     assert!(std::fs::read(&file).unwrap() == bytes);
 }
+
+/// The origin of a page that is not the service's.
+const OTHER_ORIGIN: &str = "https://app.example.com";
+
+/// What a browser does for a page of that origin, which it then lets see the file and what is said of it.
+async fn a_page_of_another_origin_fetches(reader: &Caller, path: &str) {
+    let preflight =
+        Caller { token: None, ..reader.clone() }.request(Method::OPTIONS, path).header("origin", OTHER_ORIGIN);
+    let preflight = preflight.header("access-control-request-method", "GET");
+    let preflight = preflight.header("access-control-request-headers", "authorization,range,if-range");
+    Reply::of(preflight).await.expect_status(StatusCode::OK);
+    let headers = [("origin", OTHER_ORIGIN), ("range", "bytes=1-2"), ("if-range", "\"other\"")];
+    let file = Reply::of(get(reader, path, &headers)).await;
+    assert_eq!(file.bytes, b"12345");
+    assert_eq!(file.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], OTHER_ORIGIN);
+    assert!(file.headers[header::VARY].to_str().unwrap().contains("Origin"));
+    let exposed = file.headers["access-control-expose-headers"].to_str().unwrap().to_ascii_lowercase();
+    for name in ["content-disposition", "content-range", "accept-ranges", "etag"] {
+        assert!(exposed.split(',').any(|found| found.trim() == name), "{name}: {exposed}");
+    }
+}

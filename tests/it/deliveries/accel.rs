@@ -5,7 +5,10 @@ use std::{path::Path, process::Command};
 use reqwest::{Method, StatusCode, header};
 use serde_json::json;
 
-use super::{Sender, arrive_with_their_names, bytes_of, curl_resumes, path, policies, ranges_and_conditions, upload};
+use super::{
+    OTHER_ORIGIN, Sender, a_page_of_another_origin_fetches, arrive_with_their_names, bytes_of, curl_resumes, path,
+    policies, ranges_and_conditions, upload,
+};
 use crate::support::{
     AppOptions, Backend, Caller, Reply, Suite, TestApp,
     app::TokenOptions,
@@ -22,6 +25,8 @@ pub(super) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("nobody_but_the_service_chooses_the_internal_path", checklist);
     suite.everywhere("a_folder_is_handed_out_by_apache_and_lighttpd", folders);
     suite.everywhere("accel_without_a_web_server_is_refused", demanded);
+    suite.everywhere("nginx_hands_out_what_a_ticket_is_for", tickets);
+    suite.everywhere("a_page_of_another_origin_fetches_through_nginx", fetched);
 }
 
 /// nginx in front of a service. Dropping it ends nginx.
@@ -228,5 +233,49 @@ async fn demanded(backend: Backend) {
     let problem = status.last_error.expect("it is refused");
     assert!(problem.contains("policy.delivered.delivery: needs delivery.accel"), "{problem}");
     assert_eq!(app.running.policies.current().version(), before);
+    app.end().await;
+}
+
+async fn tickets(backend: Backend) {
+    let policies = "[policy.default]\nmethods = [\"put\"]\ndelivery = \"accel\"\ndownload.uses = 2\n".to_owned();
+    let options = AppOptions { policies: Some(policies), settings: SETTINGS.to_owned(), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let nginx = Nginx::start(&app, app.folder(), false);
+    let alice = nginx.user(&app, "alice").at("127.0.0.11");
+    let bytes = bytes_of(300_000);
+    let uploaded = alice.upload("a.bin", &bytes, &json!({ "method": "put" })).await;
+    let body = json!({ "upload_id": uploaded["id"], "file_name": "b.bin" });
+    let issued = alice.post("/api/v1/downloads", &body).await.expect(StatusCode::CREATED);
+    assert_eq!((&issued["delivery"], &issued["client_network"]), (&json!("accel"), &json!("127.0.0.11/32")));
+    let ticket = issued["url"].as_str().unwrap();
+    let ticket = ticket[ticket.find("/t/").expect("a ticket")..].to_owned();
+
+    let anybody = Caller::new(nginx.base.clone(), None, [127, 0, 0, 1].into());
+    let (holder, elsewhere) = (anybody.at("127.0.0.11"), anybody.at("127.0.0.12"));
+    elsewhere.get(&ticket).await.expect_problem(403, "ticket_elsewhere");
+    let whole = holder.get(&ticket).await;
+    whole.expect_status(StatusCode::OK);
+    assert!(whole.bytes == bytes);
+    assert_eq!(whole.headers[header::CONTENT_DISPOSITION], "attachment; filename=\"b.bin\"");
+    assert_eq!(whole.headers[header::REFERRER_POLICY], "no-referrer");
+    let part = Reply::of(super::get(&holder, &ticket, &[("range", "bytes=1000-1999")])).await;
+    assert_eq!(part.status, StatusCode::PARTIAL_CONTENT);
+    assert!(part.bytes == bytes[1000..2000]);
+    holder.get(&ticket).await.expect_problem(410, "ticket_used");
+    drop(nginx);
+    app.end().await;
+}
+
+async fn fetched(backend: Backend) {
+    let settings = SETTINGS.replace("[server]\n", &format!("[server]\ncors_allowed_origins = [\"{OTHER_ORIGIN}\"]\n"));
+    let app = start(&backend, &settings).await;
+    let uploaded = upload(&app.user("alice"), "a.txt", b"12345").await;
+    for caches in [false, true] {
+        let nginx = Nginx::start(&app, app.folder(), caches);
+        a_page_of_another_origin_fetches(&nginx.user(&app, "alice"), &path(&uploaded, "")).await;
+        let own = nginx.user(&app, "alice").get(&path(&uploaded, "")).await;
+        assert!(!own.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN), "no other page has asked");
+        assert!(own.headers.contains_key("x-request-id"));
+    }
     app.end().await;
 }
