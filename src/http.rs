@@ -14,6 +14,7 @@ mod extract;
 mod files;
 mod form_return;
 mod health;
+mod list;
 mod metrics;
 mod page;
 mod parts;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::Authenticated,
-    uploads::{cursor, decode_cursor},
+    list::{Paging, Rule, broken, cursor},
 };
 use crate::{
     db::{AuditFilter, AuditRecord},
@@ -32,57 +32,43 @@ pub(super) async fn list(
     Ok(HttpResponse::Ok().json(AuditListView { records, next_cursor: page.next.map(cursor) }))
 }
 
-/// Reads every parameter, and reports all that break a rule at once.
 fn filter(query: &BTreeMap<String, String>) -> Result<AuditFilter, ApiError> {
-    let mut errors = Vec::new();
-    let mut filter = AuditFilter { limit: DEFAULT_PAGE, ..AuditFilter::default() };
-    let mut refuse = |name: &str, rule: &str, received: &str| {
-        errors.push(FieldError::new(name, rule).with_received(received));
-    };
+    let mut page = Paging::new(DEFAULT_PAGE, LARGEST_PAGE);
+    let mut filter = AuditFilter::default();
     let (mut issuer, mut subject, mut until) = (None, None, None);
-    for (name, text) in query {
-        let rule = match name.as_str() {
-            "issuer" => take(&mut issuer, Some(text.clone()), ""),
-            "subject" => take(&mut subject, Some(text.clone()), ""),
-            "upload_id" => take(&mut filter.upload_id, text.parse().ok(), "must be an upload's id"),
-            "network" => {
-                take(&mut filter.network, network(text), "must be an address, or a network such as 10.0.0.0/8")
-            }
-            "kind" => take(
-                &mut filter.kind,
-                text.parse().ok(),
-                "must be one of: upload_issued, download_issued, redeemed, refused, revoked",
-            ),
-            "since" => take(&mut filter.since, lowest(text), INSTANT),
-            "until" => take(&mut until, lowest(text), INSTANT),
-            "cursor" => take(&mut filter.before, decode_cursor(text), "must be next_cursor of the page before"),
-            "limit" => match text.parse() {
-                Ok(limit) if (1..=LARGEST_PAGE).contains(&limit) => {
-                    filter.limit = limit;
-                    Ok(())
-                }
-                _ => Err("must be 1 to 1000"),
-            },
-            _ => Err("is not a parameter of this list"),
-        };
-        if let Err(rule) = rule {
-            refuse(name, rule, text);
-        }
-    }
+    let mut errors = broken(query, |name, text| match name {
+        "issuer" => take(&mut issuer, Some(text.to_owned()), ""),
+        "subject" => take(&mut subject, Some(text.to_owned()), ""),
+        "upload_id" => take(&mut filter.upload_id, text.parse().ok(), "must be an upload's id"),
+        "network" => take(&mut filter.network, network(text), "must be an address, or a network such as 10.0.0.0/8"),
+        "kind" => take(
+            &mut filter.kind,
+            text.parse().ok(),
+            "must be one of: upload_issued, download_issued, redeemed, refused, revoked",
+        ),
+        "since" => take(&mut filter.since, lowest(text), INSTANT),
+        "until" => take(&mut until, lowest(text), INSTANT),
+        _ => page.read(name, text, "issuer, subject, upload_id, network, kind, since, until, "),
+    });
     match (issuer, subject) {
         (Some(issuer), Some(subject)) => filter.user = Some((issuer, subject)),
         (None, None) => {}
-        (Some(_), None) => refuse("issuer", "must come with subject: together they name a user", ""),
-        (None, Some(_)) => refuse("subject", "must come with issuer: together they name a user", ""),
+        (Some(_), None) => {
+            errors.push(FieldError::new("issuer", "must come with subject: together they name a user"));
+        }
+        (None, Some(_)) => {
+            errors.push(FieldError::new("subject", "must come with issuer: together they name a user"));
+        }
     }
+    filter.limit = page.limit;
     // A cursor lies before the end that was asked for with the first page.
-    filter.before = filter.before.into_iter().chain(until).min();
+    filter.before = page.before.into_iter().chain(until).min();
     if errors.is_empty() { Ok(filter) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
 }
 
 const INSTANT: &str = "must be an instant of RFC 3339, such as 2026-11-21T00:00:00Z";
 
-fn take<T>(target: &mut Option<T>, read: Option<T>, rule: &'static str) -> Result<(), &'static str> {
+fn take<T>(target: &mut Option<T>, read: Option<T>, rule: &'static str) -> Result<(), Rule> {
     *target = Some(read.ok_or(rule)?);
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{Authenticated, ClientAddress, JsonBody},
-    uploads::{cursor, decode_cursor},
+    list::{Paging, broken},
 };
 use crate::{
     db::revocations::{Revocation, RevocationFilter},
@@ -44,38 +44,16 @@ pub(super) async fn list(
     user: Authenticated,
     query: web::Query<BTreeMap<String, String>>,
 ) -> Result<HttpResponse, ApiError> {
-    let (limit, before) = page(&query)?;
-    // One more than asked for tells whether there is a next page.
-    let asked = i64::try_from(limit).unwrap_or_default() + 1;
-    let filter = RevocationFilter { before, limit: asked, ..RevocationFilter::default() };
+    let mut page = Paging::new(DEFAULT_PAGE, LARGEST_PAGE);
+    let errors = broken(&query, |name, text| page.read(name, text, ""));
+    if !errors.is_empty() {
+        return Err(ApiError::fields(ErrorCode::InvalidRequest, errors));
+    }
+    let filter = RevocationFilter { before: page.before, limit: page.rows(), ..RevocationFilter::default() };
     let mut revocations = state.service.revocations(&user.0, filter).await?;
-    let more = revocations.len() > limit;
-    revocations.truncate(limit);
-    let next_cursor = revocations.last().filter(|_| more).map(|last| cursor(last.id));
+    let next_cursor = page.cut(&mut revocations, |last| last.id);
     let revocations = revocations.iter().map(RevocationView::from).collect();
     Ok(HttpResponse::Ok().json(RevocationListView { revocations, next_cursor }))
-}
-
-fn page(query: &BTreeMap<String, String>) -> Result<(usize, Option<IntentId>), ApiError> {
-    let (mut limit, mut before, mut errors) = (DEFAULT_PAGE, None, Vec::new());
-    for (name, value) in query {
-        let rule = match name.as_str() {
-            "limit" => match value.parse::<usize>() {
-                Ok(asked @ 1..=LARGEST_PAGE) => {
-                    limit = asked;
-                    None
-                }
-                _ => Some("must be 1 to 100"),
-            },
-            "cursor" => {
-                before = decode_cursor(value);
-                before.is_none().then_some("must be next_cursor of an earlier page")
-            }
-            _ => Some("is not a parameter of this list: limit, cursor"),
-        };
-        errors.extend(rule.map(|rule| FieldError::new(name.as_str(), rule).with_received(value.as_str())));
-    }
-    if errors.is_empty() { Ok((limit, before)) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
 }
 
 /// The body of a revocation: at most one of `user`, `tenant` and `upload_id`; without them, `issued_before` for everything.

@@ -8,7 +8,6 @@ use actix_web::{
     web,
 };
 use aws_lc_rs::digest;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap as _};
@@ -18,6 +17,7 @@ use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody, OptionalJsonBody, UploadId},
     form_return::form_return,
+    list::{Paging, broken},
     parts::{ClaimedPartBody, PARTS_BODY},
 };
 use crate::{
@@ -49,16 +49,20 @@ pub(super) async fn list(
     user: Authenticated,
     query: web::Query<BTreeMap<String, String>>,
 ) -> Result<HttpResponse, ApiError> {
-    let page = page(&query)?;
-    let limit = page.limit;
-    // One more than asked for tells whether there is a next page.
-    let page = Page { limit: limit + 1, ..page };
-    let mut uploads = state.service.database.uploads_of(&user.0, &page).await?;
-    let more = i64::try_from(uploads.len()).is_ok_and(|found| found > limit);
-    if more {
-        uploads.pop();
+    let (mut page, mut of_state) = (Paging::new(DEFAULT_PAGE, LARGEST_PAGE), None);
+    let errors = broken(&query, |name, text| match name {
+        "state" => {
+            of_state = Some(text.parse::<IntentState>().map_err(|error| error.rule)?);
+            Ok(())
+        }
+        _ => page.read(name, text, "state, "),
+    });
+    if !errors.is_empty() {
+        return Err(ApiError::fields(ErrorCode::InvalidRequest, errors));
     }
-    let next_cursor = uploads.last().filter(|_| more).map(|last| cursor(last.id));
+    let asked = Page { state: of_state, before: page.before, limit: page.rows() };
+    let mut uploads = state.service.database.uploads_of(&user.0, &asked).await?;
+    let next_cursor = page.cut(&mut uploads, |last| last.id);
     let uploads = uploads.iter().map(UploadView::from).collect();
     Ok(HttpResponse::Ok().json(UploadListView { uploads, next_cursor }))
 }
@@ -284,43 +288,6 @@ pub(super) fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Opti
             Err(ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new("Idempotency-Key", rule)]))
         }
     }
-}
-
-fn page(query: &BTreeMap<String, String>) -> Result<Page, ApiError> {
-    let mut page = Page { limit: i64::try_from(DEFAULT_PAGE).unwrap_or_default(), ..Page::default() };
-    let mut errors = Vec::new();
-    for (name, value) in query {
-        let rule = match name.as_str() {
-            "state" => value.parse::<IntentState>().map(|state| page.state = Some(state)).err().map(|e| e.rule),
-            "limit" => match value.parse::<usize>() {
-                Ok(limit @ 1..=LARGEST_PAGE) => {
-                    page.limit = i64::try_from(limit).unwrap_or_default();
-                    None
-                }
-                _ => Some(format!("must be 1 to {LARGEST_PAGE}")),
-            },
-            "cursor" => match decode_cursor(value) {
-                Some(id) => {
-                    page.before = Some(id);
-                    None
-                }
-                None => Some("must be next_cursor of an earlier page".to_owned()),
-            },
-            _ => Some("is not a parameter of this list: state, limit, cursor".to_owned()),
-        };
-        errors.extend(rule.map(|rule| FieldError::new(name.as_str(), rule).with_received(value.as_str())));
-    }
-    if errors.is_empty() { Ok(page) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
-}
-
-/// Opaque to clients, so that it can become something else one day.
-pub(super) fn cursor(id: IntentId) -> String {
-    URL_SAFE_NO_PAD.encode(id.uuid().as_bytes())
-}
-
-pub(super) fn decode_cursor(text: &str) -> Option<IntentId> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    Some(IntentId::from_uuid(uuid::Uuid::from_slice(&bytes).ok()?))
 }
 
 fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> Result<HttpResponse, ApiError> {
