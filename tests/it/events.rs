@@ -423,20 +423,9 @@ async fn without_database(backend: Backend) {
 }
 
 async fn without_store(backend: Backend) {
-    let mut made = None;
     let mut options = with_tokens();
     options.settings.push_str("\n[s3]\nrequest_timeout = \"400ms\"");
-    let alter = async |settings: &mut toml::Table| {
-        let s3 = settings["s3"].as_table_mut().unwrap();
-        let direct = s3["endpoint"].clone();
-        let (proxy, endpoint) = ChaosProxy::in_front_of(direct.as_str().unwrap(), &backend.runtime).await;
-        s3.insert("endpoint".to_owned(), endpoint.into());
-        s3["sts"].as_table_mut().unwrap().insert("endpoint".to_owned(), direct.clone());
-        s3.insert("public_endpoint".to_owned(), direct);
-        made = Some(proxy);
-    };
-    let app = TestApp::start_altered(&backend, options, alter).await;
-    let proxy = made.unwrap();
+    let (app, proxy) = TestApp::start_behind_store_proxy(&backend, options).await;
     let (settled, settled_key) = sent(&app, &put()).await;
     app.user("alice").complete(&settled).await.expect(StatusCode::OK);
     let (issued, key) = sent(&app, &put()).await;

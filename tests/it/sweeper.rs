@@ -344,21 +344,10 @@ async fn two_sweepers(backend: Backend) {
     app.end().await;
 }
 
-/// With a proxy in front of the store as the service reaches it; clients reach the store itself.
 async fn app_with_proxy(backend: &Backend) -> (TestApp, ChaosProxy) {
-    let mut made = None;
     let mut options = still();
     options.settings.push_str("\n[s3]\nrequest_timeout = \"300ms\"");
-    let app = TestApp::start_altered(backend, options, async |settings: &mut toml::Table| {
-        let s3 = settings["s3"].as_table_mut().unwrap();
-        let direct = s3["endpoint"].clone();
-        let (proxy, endpoint) = ChaosProxy::in_front_of(direct.as_str().unwrap(), &backend.runtime).await;
-        s3.insert("endpoint".to_owned(), endpoint.into());
-        s3.insert("public_endpoint".to_owned(), direct);
-        made = Some(proxy);
-    })
-    .await;
-    (app, made.unwrap())
+    TestApp::start_behind_store_proxy(backend, options).await
 }
 
 async fn killed(backend: Backend) {

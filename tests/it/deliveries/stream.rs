@@ -54,21 +54,11 @@ async fn ranges(backend: Backend) {
     app.end().await;
 }
 
-/// A service whose requests to the store go through a proxy, and what `[delivery]` says.
+/// A service that streams through a proxy in front of the store, and what `[delivery]` says.
 async fn behind_proxy(backend: &Backend, delivery: &str) -> (TestApp, ChaosProxy) {
-    let mut proxy = None;
     let settings = format!("[delivery]\n{delivery}");
     let options = AppOptions { policies: Some(policies("\"stream\"")), settings, ..AppOptions::default() };
-    let app = TestApp::start_altered(backend, options, async |settings| {
-        let endpoint = settings["s3"]["endpoint"].as_str().unwrap().to_owned();
-        let (in_front, through) = ChaosProxy::in_front_of(&endpoint, &backend.runtime).await;
-        // Clients go straight to the store, and the service does not.
-        let s3 = settings["s3"].as_table_mut().unwrap();
-        s3.insert("public_endpoint".to_owned(), endpoint.into());
-        s3.insert("endpoint".to_owned(), through.into());
-        proxy = Some(in_front);
-    });
-    (app.await, proxy.unwrap())
+    TestApp::start_behind_store_proxy(backend, options).await
 }
 
 async fn resumed(backend: Backend, range: Option<(usize, usize)>) {

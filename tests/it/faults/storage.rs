@@ -100,19 +100,8 @@ pub(super) async fn single_flight(backend: Backend) {
 }
 
 pub(super) async fn confirmation_without_store(backend: Backend) {
-    let mut made = None;
     let options = AppOptions { settings: "[s3]\nrequest_timeout = \"400ms\"".to_owned(), ..AppOptions::default() };
-    let alter = async |settings: &mut toml::Table| {
-        let s3 = settings["s3"].as_table_mut().unwrap();
-        let direct = s3["endpoint"].clone();
-        let (proxy, endpoint) = ChaosProxy::in_front_of(direct.as_str().unwrap(), &backend.runtime).await;
-        s3.insert("endpoint".to_owned(), endpoint.into());
-        s3["sts"].as_table_mut().unwrap().insert("endpoint".to_owned(), direct.clone());
-        s3.insert("public_endpoint".to_owned(), direct);
-        made = Some(proxy);
-    };
-    let app = TestApp::start_altered(&backend, options, alter).await;
-    let proxy = made.unwrap();
+    let (app, proxy) = TestApp::start_behind_store_proxy(&backend, options).await;
     let alice = app.user("alice");
     // So that the connection which then fails has been in use.
     alice.upload("warm.txt", b"bytes", &json!({ "method": "put" })).await;

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
 
 use super::{
-    Backend, Caller,
+    Backend, Caller, ChaosProxy,
     backend::{TestBucket, TestDatabase},
 };
 
@@ -112,6 +112,24 @@ impl TestApp {
         let started = Box::pin(app::start(&config, options.clock.clone(), backend.runtime.clone())).await;
         let running = started.unwrap_or_else(|error| panic!("the service does not start: {error}"));
         Self { backend: backend.clone(), running, bucket, database, clock: options.clock, policies_file, folder }
+    }
+
+    /// A service that reaches its store through a proxy. Clients reach it directly, and so does whoever asks for a session.
+    pub(crate) async fn start_behind_store_proxy(backend: &Backend, options: AppOptions) -> (Self, ChaosProxy) {
+        let mut made = None;
+        let alter = async |settings: &mut toml::Table| {
+            let s3 = settings["s3"].as_table_mut().unwrap();
+            let direct = s3["endpoint"].clone();
+            let (proxy, endpoint) = ChaosProxy::in_front_of(direct.as_str().unwrap(), &backend.runtime).await;
+            s3.insert("endpoint".to_owned(), endpoint.into());
+            if let Some(sts) = s3.get_mut("sts").and_then(toml::Value::as_table_mut) {
+                sts.insert("endpoint".to_owned(), direct.clone());
+            }
+            s3.insert("public_endpoint".to_owned(), direct);
+            made = Some(proxy);
+        };
+        let app = Self::start_altered(backend, options, alter).await;
+        (app, made.expect("the settings were altered"))
     }
 
     /// Another service on the same database and bucket, with its own address. It has to be stopped before this one ends.

@@ -41,6 +41,11 @@ impl Caller {
         Self { http: client_at(address.parse().expect("an address")), ..self.clone() }
     }
 
+    /// The same without a token.
+    pub(crate) fn anonymous(&self) -> Self {
+        Self { token: None, ..self.clone() }
+    }
+
     pub(crate) fn with_token(&self, token: impl Into<String>) -> Self {
         Self { token: Some(token.into()), ..self.clone() }
     }
