@@ -250,8 +250,8 @@ async fn tickets(backend: Backend) {
     let ticket = issued["url"].as_str().unwrap();
     let ticket = ticket[ticket.find("/t/").expect("a ticket")..].to_owned();
 
-    let anybody = Caller::new(nginx.base.clone(), None, [127, 0, 0, 1].into());
-    let (holder, elsewhere) = (anybody.at("127.0.0.11"), anybody.at("127.0.0.12"));
+    let holder = alice.anonymous();
+    let elsewhere = holder.at("127.0.0.12");
     elsewhere.get(&ticket).await.expect_problem(403, "ticket_elsewhere");
     let whole = holder.get(&ticket).await;
     whole.expect_status(StatusCode::OK);
