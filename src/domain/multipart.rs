@@ -368,6 +368,24 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_another_length_is_missing() {
+        let plan = PartPlan::new(10 << 20, PartPlan::SMALLEST_PART).unwrap();
+        let part = |part: u64, size: u64| StoredPart { size, ..stored(part, "a", 1) };
+        let whole = [part(1, 5 << 20), part(2, 5 << 20)];
+        assert_eq!(missing_parts(&plan, &whole), None);
+        for (parts, missing) in [
+            (vec![], vec![1, 2]),
+            (vec![whole[1].clone()], vec![1]),
+            (vec![part(1, (5 << 20) - 1), whole[1].clone()], vec![1]),
+            (vec![whole[0].clone(), part(2, (5 << 20) + 1)], vec![2]),
+        ] {
+            let found = missing_parts(&plan, &parts).unwrap();
+            assert_eq!(found.first, missing.iter().map(|part| number(*part)).collect::<Vec<_>>(), "{parts:?}");
+            assert_eq!(found.count, missing.len());
+        }
+    }
+
+    #[test]
     fn of_several_copies_the_claimed_or_the_last_is_chosen() {
         let claim = |etag: &str| vec![ClaimedPart { number: number(1), etag: ETag::parse(etag).unwrap() }];
         let (a, b, b_later, c_later) = (stored(1, "a", 1), stored(1, "b", 1), stored(1, "b", 2), stored(1, "c", 2));

@@ -48,10 +48,9 @@ pub(super) async fn hand_out(state: &State, permit: &Permit, request: &HttpReque
     Ok(match state.service.hand_out(permit, method).await? {
         HandOver::Url(url) => HttpResponse::Ok().json(DownloadView::new(permit, url.url())),
         // Found (RFC 9110 section 15.4.3): the next request for the file has to come here again.
-        HandOver::Redirect(url) | HandOver::Cdn(url) => HttpResponse::Found()
-            .insert_header((header::LOCATION, url.url()))
-            .insert_header((header::CACHE_CONTROL, "no-store"))
-            .finish(),
+        HandOver::Redirect(url) | HandOver::Cdn(url) => {
+            HttpResponse::Found().insert_header((header::LOCATION, url.url())).finish()
+        }
         HandOver::Stream(file) => match wanted(request, &file.facts)? {
             Some(wanted) => stream::answer(state, request, *file, wanted).await?,
             None => headers::not_modified(&file.facts),

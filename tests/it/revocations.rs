@@ -25,6 +25,7 @@ pub(crate) const PATH: &str = "/api/v1/admin/revocations";
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_revocation_stops_what_is_outstanding", outstanding);
     suite.everywhere("a_revoked_upload_is_never_confirmed", never_confirmed);
+    suite.everywhere("a_revocation_overtakes_a_confirmation_under_way", overtaken);
     suite.everywhere("revocations_are_repeated_and_listed", repeated);
     suite.everywhere("an_administrator_of_a_tenant_stops_nobody_elses", bound);
     // The embedded PostgreSQL serves one process.
@@ -123,6 +124,26 @@ async fn never_confirmed(backend: Backend) {
     sweep(&app).await;
     let listed = app.bucket.s3.list_objects_v2().bucket(&app.bucket.bucket).send().await.expect("a listing");
     assert_eq!(listed.key_count().unwrap_or_default(), 0, "{listed:?}");
+    app.end().await;
+}
+
+async fn overtaken(backend: Backend) {
+    let (app, proxy) = TestApp::start_behind_store_proxy(&backend, with_admin()).await;
+    let (admin, alice) = (administrator(&app), app.user("alice"));
+    let upload = alice.issue("a.txt", b"12345", &json!({ "method": "put" })).await;
+    assert!(alice.send(&upload, b"12345").await.status.is_success());
+    // It has seen that nothing is revoked when it asks the store.
+    proxy.stall();
+    let confirmation = backend.runtime.spawn({
+        let (alice, upload) = (alice.clone(), upload.clone());
+        async move { alice.complete(&upload).await }
+    });
+    eventually(SOON, async || proxy.has_kept().then_some(())).await;
+    revoke(&admin, &user("alice")).await;
+    proxy.heal();
+    confirmation.await.unwrap().expect_problem(410, "revoked");
+    let upload = alice.get(&format!("/api/v1/uploads/{}", id(&upload))).await.expect(StatusCode::OK);
+    assert_ne!(upload["state"], "confirmed");
     app.end().await;
 }
 

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{
@@ -15,9 +18,10 @@ use tokio::{
 };
 
 /// What the proxy does with what passes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Mode {
     /// Passes it on.
+    #[default]
     Pass,
     /// Keeps it until it passes it on: a server that is slow.
     Stall,
@@ -31,9 +35,7 @@ enum Mode {
 #[derive(Debug)]
 pub(crate) struct ChaosProxy {
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
-    breaks: Arc<Breaks>,
-    answer_breaks: Arc<Breaks>,
+    way: Way,
     serving: JoinHandle<()>,
 }
 
@@ -62,11 +64,9 @@ impl ChaosProxy {
     pub(crate) async fn start(upstream: SocketAddr, runtime: &Handle) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port for the proxy");
         let address = listener.local_addr().expect("its address");
-        let mode = watch::Sender::new(Mode::Pass);
-        let (breaks, answer_breaks) = (Arc::<Breaks>::default(), Arc::<Breaks>::default());
-        let way = Way { mode: mode.clone(), breaks: Arc::clone(&breaks), answer_breaks: Arc::clone(&answer_breaks) };
-        let serving = runtime.spawn(serve(listener, upstream, way));
-        Self { address, mode, breaks, answer_breaks, serving }
+        let way = Way::default();
+        let serving = runtime.spawn(serve(listener, upstream, way.clone()));
+        Self { address, way, serving }
     }
 
     /// The first `host:port` in `url` becomes that of a proxy in front of it. Gives the URL through the proxy.
@@ -81,40 +81,45 @@ impl ChaosProxy {
 
     /// Behaves again. Connections that have lost something stay lost.
     pub(crate) fn heal(&self) {
-        self.mode.send_replace(Mode::Pass);
+        self.way.mode.send_replace(Mode::Pass);
     }
 
     pub(crate) fn stall(&self) {
-        self.mode.send_replace(Mode::Stall);
+        self.way.mode.send_replace(Mode::Stall);
+    }
+
+    /// Whether anything has been kept since it stalls.
+    pub(crate) fn has_kept(&self) -> bool {
+        self.way.has_kept.load(Ordering::Relaxed)
     }
 
     pub(crate) fn black_hole(&self) {
-        self.mode.send_replace(Mode::BlackHole);
+        self.way.mode.send_replace(Mode::BlackHole);
     }
 
     pub(crate) fn cut(&self) {
-        self.mode.send_replace(Mode::Cut);
+        self.way.mode.send_replace(Mode::Cut);
     }
 
     /// Closes the next `count` connections over which a client has sent a megabyte, at that moment.
     pub(crate) fn break_transfers(&self, count: usize) {
-        *self.breaks.left.lock().unwrap() = count;
+        *self.way.breaks.left.lock().unwrap() = count;
     }
 
     /// Closes the next connection over which the server has sent a megabyte, at that moment, and is slow from then on
     /// until it is to behave again.
     pub(crate) fn break_answer(&self) {
-        *self.answer_breaks.left.lock().unwrap() = 1;
+        *self.way.answer_breaks.left.lock().unwrap() = 1;
     }
 
     /// Whether that has come.
     pub(crate) fn has_broken_answer(&self) -> bool {
-        *self.answer_breaks.left.lock().unwrap() == 0
+        *self.way.answer_breaks.left.lock().unwrap() == 0
     }
 
     /// How many of those transfers have not come yet.
     pub(crate) fn breaks_left(&self) -> usize {
-        *self.breaks.left.lock().unwrap()
+        *self.way.breaks.left.lock().unwrap()
     }
 }
 
@@ -125,11 +130,12 @@ impl Drop for ChaosProxy {
 }
 
 /// What a connection is subject to.
-#[derive(Clone)]
+#[derive(Debug, Clone, Default)]
 struct Way {
     mode: watch::Sender<Mode>,
     breaks: Arc<Breaks>,
     answer_breaks: Arc<Breaks>,
+    has_kept: Arc<AtomicBool>,
 }
 
 async fn serve(listener: TcpListener, upstream: SocketAddr, way: Way) {
@@ -158,8 +164,8 @@ async fn connect(mut client: TcpStream, upstream: SocketAddr, way: Way) {
     tokio::select! {
         _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
         _ = async { tokio::try_join!(
-            pump(from_client, to_server, way.mode.subscribe(), || way.breaks.take()),
-            pump(from_server, to_client, way.mode.subscribe(), || {
+            pump(from_client, to_server, &way, || way.breaks.take()),
+            pump(from_server, to_client, &way, || {
                 let breaks = way.answer_breaks.take();
                 if breaks {
                     way.mode.send_replace(Mode::Stall);
@@ -173,9 +179,10 @@ async fn connect(mut client: TcpStream, upstream: SocketAddr, way: Way) {
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut mode: watch::Receiver<Mode>,
+    way: &Way,
     breaks: impl Fn() -> bool,
 ) -> io::Result<()> {
+    let mut mode = way.mode.subscribe();
     let mut buffer = vec![0; 16 * 1024];
     let mut lost = false;
     let mut passed = 0;
@@ -184,6 +191,9 @@ async fn pump(
         if read == 0 {
             // Whoever has lost something hears nothing more, not even that the other side has gone.
             return if lost { Err(io::ErrorKind::BrokenPipe.into()) } else { to.shutdown().await };
+        }
+        if *mode.borrow() == Mode::Stall {
+            way.has_kept.store(true, Ordering::Relaxed);
         }
         let mode = *mode.wait_for(|mode| *mode != Mode::Stall).await.map_err(io::Error::other)?;
         lost |= mode == Mode::BlackHole;
