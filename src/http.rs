@@ -6,6 +6,7 @@ mod batch;
 mod capabilities;
 mod client_address;
 mod companion;
+mod cookies;
 mod documentation;
 mod downloads;
 mod error;
@@ -161,6 +162,9 @@ pub fn routes(app: &mut ServiceConfig) {
         "GET, POST",
         [web::get().to(revocations::list), web::post().to(revocations::revoke)],
     );
+
+    // What lies below a prefix: handed out by administrators.
+    at(app, "/api/v1/admin/cdn-cookies", "POST", [web::post().to(cookies::issue)]);
 
     // What stores say: for stores, their relays, and browsers that stores send here.
     at(app, "/api/v1/callbacks/s3-events", "POST", [web::post().to(events::receive)]);

@@ -65,7 +65,7 @@ pub(super) struct ExportArgs {
     /// To do with addresses of this network.
     #[arg(long, value_name = "CIDR")]
     network: Option<IpNet>,
-    /// Of this kind: upload_issued, download_issued, redeemed, refused or revoked.
+    /// Of this kind: upload_issued, download_issued, cookies_issued, redeemed, refused or revoked.
     #[expect(clippy::doc_markdown, reason = "clap shows it in a terminal, where backticks are noise")]
     #[arg(long)]
     kind: Option<AuditKind>,
@@ -142,7 +142,7 @@ impl<'a> From<&'a AuditRecord> for Line<'a> {
 }
 
 /// The names of the cells, in the order of [`Line::cells`].
-const HEADINGS: [&str; 13] = [
+const HEADINGS: [&str; 14] = [
     "at",
     "kind",
     "id",
@@ -156,10 +156,11 @@ const HEADINGS: [&str; 13] = [
     "reason",
     "actor_issuer",
     "actor_subject",
+    "prefix",
 ];
 
 impl Line<'_> {
-    fn cells(&self) -> [String; 13] {
+    fn cells(&self) -> [String; 14] {
         let text = |text: &Option<String>| text.as_deref().map(harmless).unwrap_or_default();
         let id = |id: Option<IntentId>| id.map(|id| id.to_string()).unwrap_or_default();
         let Self { at, record } = self;
@@ -177,6 +178,7 @@ impl Line<'_> {
             text(&record.reason),
             text(&record.actor_issuer),
             text(&record.actor_subject),
+            text(&record.prefix),
         ]
     }
 }
@@ -254,6 +256,7 @@ mod tests {
             reason: Some(reason.to_owned()),
             actor_issuer: None,
             actor_subject: None,
+            prefix: None,
         }
     }
 
@@ -275,7 +278,7 @@ mod tests {
         assert_eq!(
             row,
             "2026-11-21T12:00:00.500Z,refused,01a1fdfa-47f4-0000-0000-000000000000,https://id.example.com/,\
-             '=cmd|' /C calc'!A1,,,,default,203.0.113.7/32,\"a,\"\"b\"\"\n\",,\r\n"
+             '=cmd|' /C calc'!A1,,,,default,203.0.113.7/32,\"a,\"\"b\"\"\n\",,,\r\n"
         );
         for text in ["=1", "+1", "-1", "@a", "\t=1", "\r=1", "＝1"] {
             assert!(harmless(text).starts_with('\''), "{text:?}");

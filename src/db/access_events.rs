@@ -5,20 +5,20 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryResult,
-    sql_types::{self, Nullable, Text},
+    sql_types::{self, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
 
-use super::group_insert::group_insert;
-use crate::model::{AuditKind, ClientNetwork, IntentId, Principal};
+use super::{Database, DbError, group_insert::group_insert};
+use crate::model::{AuditKind, ClientNetwork, IntentId, ObjectKey, Principal};
 
 /// A row: what became of a permission, where no other row says so.
 #[derive(Debug, Clone)]
 pub struct AccessEvent {
     /// Identifies the event, and says when it happened.
     pub id: IntentId,
-    /// What happened: [`AuditKind::Redeemed`], [`AuditKind::Refused`] or [`AuditKind::Revoked`].
+    /// What happened: any kind but those that an intent records.
     pub kind: AuditKind,
     /// `iss` of whom it is about.
     pub issuer: Option<String>,
@@ -32,12 +32,16 @@ pub struct AccessEvent {
     pub download_id: Option<IntentId>,
     /// Name of the policy that had decided.
     pub policy: Option<String>,
-    /// Where the request came from.
+    /// Where the request came from; of cookies, whom they are held to.
     pub client_network: Option<ClientNetwork>,
     /// Why, in a word for programs; of a revocation, what the operator wrote.
     pub reason: Option<String>,
     /// By whose token: issuer and subject.
     pub actor: Option<(String, String)>,
+    /// Of cookies, what they open.
+    pub prefix: Option<ObjectKey>,
+    /// Of cookies, their end.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl AccessEvent {
@@ -55,6 +59,8 @@ impl AccessEvent {
             client_network: None,
             reason: None,
             actor: None,
+            prefix: None,
+            expires_at: None,
         }
     }
 
@@ -72,6 +78,17 @@ impl AccessEvent {
     pub fn from_address(mut self, address: IpAddr) -> Self {
         self.client_network = Some(ClientNetwork::of_one(address));
         self
+    }
+}
+
+impl Database {
+    /// Writes an event that somebody waits for.
+    ///
+    /// # Errors
+    /// When the database does not answer. The row may be there then.
+    pub async fn record_event(&self, event: &AccessEvent) -> Result<(), DbError> {
+        self.query(async |connection| insert(&[event], connection).await).await?;
+        Ok(())
     }
 }
 
@@ -94,5 +111,7 @@ group_insert! {
         reason: Option<&'a str> as Nullable<Text> = row.reason.as_deref();
         actor_issuer: Option<&'a str> as Nullable<Text> = row.actor.as_ref().map(|(issuer, _)| issuer.as_str());
         actor_subject: Option<&'a str> as Nullable<Text> = row.actor.as_ref().map(|(_, subject)| subject.as_str());
+        prefix: Option<&'a str> as Nullable<Text> = row.prefix.as_ref().map(ObjectKey::as_str);
+        expires_at: Option<DateTime<Utc>> as Nullable<Timestamptz> = row.expires_at;
     }
 }

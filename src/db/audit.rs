@@ -82,6 +82,9 @@ pub struct AuditRecord {
     /// `sub` of the same.
     #[diesel(sql_type = Nullable<Text>)]
     pub actor_subject: Option<String>,
+    /// Of cookies, what they open.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub prefix: Option<String>,
 }
 
 /// A part of the audit, newest first.
@@ -179,7 +182,9 @@ impl Source {
         match kind {
             AuditKind::UploadIssued => matches!(self, Self::Uploads),
             AuditKind::DownloadIssued => matches!(self, Self::Downloads),
-            AuditKind::Redeemed | AuditKind::Refused | AuditKind::Revoked => matches!(self, Self::Events),
+            AuditKind::CookiesIssued | AuditKind::Redeemed | AuditKind::Refused | AuditKind::Revoked => {
+                matches!(self, Self::Events)
+            }
         }
     }
 
@@ -187,15 +192,17 @@ impl Source {
         match self {
             Self::Uploads => {
                 "id, 'upload_issued' AS kind, issuer, subject, tenant, id AS upload_id, NULL::uuid AS download_id, \
-                 policy, client_network, NULL AS reason, NULL AS actor_issuer, NULL AS actor_subject"
+                 policy, client_network, NULL AS reason, NULL AS actor_issuer, NULL AS actor_subject, \
+                 NULL AS prefix"
             }
             Self::Downloads => {
                 "id, 'download_issued' AS kind, issuer, subject, tenant, upload_id, id AS download_id, \
-                 policy, client_network, NULL AS reason, NULL AS actor_issuer, NULL AS actor_subject"
+                 policy, client_network, NULL AS reason, NULL AS actor_issuer, NULL AS actor_subject, \
+                 NULL AS prefix"
             }
             Self::Events => {
                 "id, kind, issuer, subject, tenant, upload_id, download_id, policy, client_network, reason, \
-                 actor_issuer, actor_subject"
+                 actor_issuer, actor_subject, prefix"
             }
         }
     }

@@ -222,7 +222,8 @@ impl Database {
     }
 
     /// The last end of the presigned URLs that `target` is about, were issued before `issued_before`, and are good at
-    /// `now`. None where there are none.
+    /// `now`. None where there are none. Cookies of the content delivery network count for every target, because nobody
+    /// can tell whose they are.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -248,6 +249,9 @@ impl Database {
              UNION ALL \
              (SELECT expires_at FROM download_intents WHERE delivery NOT IN ('stream', 'accel') AND {common} AND ($6 IS NULL OR upload_id = $6) \
              AND NOT EXISTS (SELECT 1 FROM download_tickets WHERE download_id = download_intents.id) ORDER BY expires_at DESC LIMIT 1) \
+             UNION ALL \
+             (SELECT expires_at FROM access_events WHERE kind = 'cookies_issued' AND expires_at > $1 AND id < $7 \
+             ORDER BY expires_at DESC LIMIT 1) \
              ORDER BY expires_at DESC LIMIT 1"
         );
         let end: Option<End> = self
@@ -259,6 +263,7 @@ impl Database {
                     .bind::<Nullable<Text>, _>(subject)
                     .bind::<Nullable<Text>, _>(tenant)
                     .bind::<Nullable<sql_types::Uuid>, _>(upload_id)
+                    .bind::<sql_types::Uuid, _>(IntentId::lowest_at(issued_before).uuid())
                     .get_result(connection)
                     .await
                     .optional()

@@ -5,7 +5,7 @@ diesel::table! {
     access_events (id) {
         /// UUID version 7: the time of the event is in it, and a month is a range of ids.
         id -> Uuid,
-        /// redeemed: a ticket was used. refused: somebody was turned away. revoked: something outstanding was stopped.
+        /// cookies_issued: cookies for the content delivery network were handed out. redeemed: a ticket was used. refused: somebody was turned away. revoked: something outstanding was stopped.
         kind -> Text,
         /// iss of whom it is about: the reader of a download, the user who was refused, the user or tenant that was revoked. Null where it is about nobody in particular.
         issuer -> Nullable<Text>,
@@ -19,7 +19,7 @@ diesel::table! {
         download_id -> Nullable<Uuid>,
         /// Name of the policy that had decided, where one had.
         policy -> Nullable<Text>,
-        /// Address that the request came from, as a network of one address; null where nobody asked from anywhere.
+        /// Address that the request came from, as a network of one address; of cookies, the network that they are good for. Null where nobody asked from anywhere, and of cookies where they are good from everywhere.
         client_network -> Nullable<Text>,
         /// Why it was refused, as the code that the client was told; of a revocation, what the operator wrote. Null of what was redeemed.
         reason -> Nullable<Text>,
@@ -27,6 +27,10 @@ diesel::table! {
         actor_issuer -> Nullable<Text>,
         /// sub of the same.
         actor_subject -> Nullable<Text>,
+        /// Of cookies, what they open: all keys below it.
+        prefix -> Nullable<Text>,
+        /// Of cookies, when they end. Nothing takes them back before.
+        expires_at -> Nullable<Timestamptz>,
     }
 }
 

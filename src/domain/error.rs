@@ -17,6 +17,9 @@ pub enum DomainError {
     /// The token lacks the scope.
     #[error("the token lacks the scope configured for {0}")]
     ScopeMissing(Scope),
+    /// The token administers one tenant only.
+    #[error("the token administers one tenant only")]
+    TenantBound,
     /// The request names a policy that is not in the policy file.
     #[error("there is no policy {0:?}")]
     UnknownPolicy(String),

@@ -41,11 +41,7 @@ fn filter(query: &BTreeMap<String, String>) -> Result<AuditFilter, ApiError> {
         "subject" => take(&mut subject, Some(text.to_owned()), ""),
         "upload_id" => take(&mut filter.upload_id, text.parse().ok(), "must be an upload's id"),
         "network" => take(&mut filter.network, network(text), "must be an address, or a network such as 10.0.0.0/8"),
-        "kind" => take(
-            &mut filter.kind,
-            text.parse().ok(),
-            "must be one of: upload_issued, download_issued, redeemed, refused, revoked",
-        ),
+        "kind" => take(&mut filter.kind, text.parse().ok(), AuditKind::RULE),
         "since" => take(&mut filter.since, lowest(text), INSTANT),
         "until" => take(&mut until, lowest(text), INSTANT),
         _ => page.read(name, text, "issuer, subject, upload_id, network, kind, since, until, "),
@@ -97,6 +93,7 @@ struct AuditView<'a> {
     policy: Option<&'a str>,
     client_network: Option<ClientNetwork>,
     reason: Option<&'a str>,
+    prefix: Option<&'a str>,
     actor: Option<ActorView<'a>>,
 }
 
@@ -127,6 +124,7 @@ impl<'a> From<&'a AuditRecord> for AuditView<'a> {
             policy: record.policy.as_deref(),
             client_network: record.client_network,
             reason: record.reason.as_deref(),
+            prefix: record.prefix.as_deref(),
             actor: actor.map(|(issuer, subject)| ActorView { issuer, subject }),
         }
     }

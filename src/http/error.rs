@@ -82,6 +82,8 @@ error_codes! {
         "A capability works from the network that asked for it. After a change of network, get a new one with POST /api/v1/capabilities.";
     ScopeMissing = "scope_missing", FORBIDDEN, "The token lacks a scope",
         "detail names what the token may not do. Ask your identity provider for the scope.";
+    TenantBound = "tenant_bound", FORBIDDEN, "The token administers one tenant only",
+        "What is asked for may be of several tenants. Use the token of an administrator that names none.";
     TicketElsewhere = "ticket_elsewhere", FORBIDDEN, "The ticket was given to another network",
         "A ticket works from the network that asked for it. Ask for the download anew from where you are.";
     PrefetchRefused = "prefetch_refused", FORBIDDEN, "Tickets are not prefetched",
@@ -492,6 +494,7 @@ impl From<DomainError> for ApiError {
                 return Self::fields(ErrorCode::EtagMismatch, vec![field]);
             }
             DomainError::ScopeMissing(_) => ErrorCode::ScopeMissing,
+            DomainError::TenantBound => ErrorCode::TenantBound,
             DomainError::PolicyWithdrawn(_) => ErrorCode::PolicyWithdrawn,
             DomainError::Revoked => ErrorCode::Revoked,
             DomainError::TicketUnknown => ErrorCode::TicketUnknown,

@@ -14,6 +14,8 @@ pub enum AuditKind {
     UploadIssued,
     /// Somebody was allowed to download.
     DownloadIssued,
+    /// Cookies that open a prefix of the content delivery network were handed out.
+    CookiesIssued,
     /// A ticket was used.
     Redeemed,
     /// Somebody was turned away.
@@ -24,13 +26,18 @@ pub enum AuditKind {
 
 impl AuditKind {
     /// All kinds, for tables and tests.
-    pub const ALL: [Self; 5] = [Self::UploadIssued, Self::DownloadIssued, Self::Redeemed, Self::Refused, Self::Revoked];
+    pub const ALL: [Self; 6] =
+        [Self::UploadIssued, Self::DownloadIssued, Self::CookiesIssued, Self::Redeemed, Self::Refused, Self::Revoked];
+
+    /// Rule of [`FromStr`].
+    pub const RULE: &str = "must be one of: upload_issued, download_issued, cookies_issued, redeemed, refused, revoked";
 
     /// The name used in JSON and the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::UploadIssued => "upload_issued",
             Self::DownloadIssued => "download_issued",
+            Self::CookiesIssued => "cookies_issued",
             Self::Redeemed => "redeemed",
             Self::Refused => "refused",
             Self::Revoked => "revoked",
@@ -48,9 +55,6 @@ impl FromStr for AuditKind {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| Invalid::new("must be one of: upload_issued, download_issued, redeemed, refused, revoked"))
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| Invalid::new(Self::RULE))
     }
 }

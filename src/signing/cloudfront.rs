@@ -12,6 +12,7 @@ use std::{fmt, fmt::Write as _, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, SubsecRound as _, Utc};
+use serde::Deserialize;
 
 use crate::model::{ClientNetwork, Invalid, ObjectKey};
 
@@ -34,18 +35,30 @@ pub struct CloudFront {
 /// How browsers treat signed cookies, beside `Secure` and `HttpOnly`, which they always have.
 #[derive(Debug, Clone, Copy)]
 pub struct CookieScope<'a> {
-    /// The cookies go to this domain and those below it; without one, only to the host that set them.
-    pub domain: Option<&'a str>,
-    /// Whether they are sent with requests that other sites cause.
-    pub same_site: SameSite,
+    domain: Option<&'a str>,
+    same_site: SameSite,
+}
+
+impl<'a> CookieScope<'a> {
+    /// The cookies go to `domain` and those below it; without one, only to the host that sets them. `same_site` says
+    /// whether they are sent with requests that other sites cause.
+    ///
+    /// # Errors
+    /// When the domain is no host name.
+    pub fn new(domain: Option<&'a str>, same_site: SameSite) -> Result<Self, Invalid> {
+        domain.map(Endpoint::host_origin).transpose()?;
+        Ok(Self { domain, same_site })
+    }
 }
 
 /// The attribute `SameSite` of RFC 6265bis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SameSite {
     /// Only within the site.
     Strict,
     /// Within the site, and when the user follows a link to it.
+    #[default]
     Lax,
     /// With every request: for pages that show files of a distribution on another site.
     None,

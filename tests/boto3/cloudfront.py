@@ -2,7 +2,8 @@
 
 `cloudfront.py keys FOLDER` writes private keys in every form that a PEM file may have. `cloudfront.py judge FOLDER` reads
 one JSON case per line from standard input: the private key's file, its id, the origin, the path before it was encoded,
-the query, the network or null, the end in seconds, and the URL that was signed. Writes `ok` or what is wrong with it.
+the query, the network or null, the end in seconds, and the URL that was signed, or the cookies for all that lies below the
+path. Writes `ok` or what is wrong with it.
 
 botocore puts URLs and policies together, and `cryptography` verifies: no code of this project has a part in it.
 """
@@ -38,9 +39,20 @@ def judge(folder, case):
     private_key = serialization.load_pem_private_key((folder / case["key_file"]).read_bytes(), None)
     quoted = urllib.parse.quote(case["path"], safe="/~")
     query = urllib.parse.urlencode(list(map(tuple, case["query"])), quote_via=urllib.parse.quote, safe="~")
-    base = f"{case['origin']}/{quoted}" + (f"?{query}" if query else "")
+    cookies = case.get("cookies")
+    base = f"{case['origin']}/{quoted}" + ("/*" if cookies else f"?{query}" if query else "")
 
-    sent = dict(urllib.parse.parse_qsl(case["url"].partition("?")[2], strict_parsing=True))
+    if cookies:
+        pairs = [cookie.partition(";")[0].partition("=") for cookie in cookies]
+        sent = {name.removeprefix("CloudFront-"): value for name, _, value in pairs}
+        if sent.keys() != {"Policy", "Signature", "Key-Pair-Id", "Hash-Algorithm"}:
+            return f"the cookies are {sorted(sent)}"
+        if not all(f"; Path=/{quoted}/; Secure; HttpOnly;" in cookie for cookie in cookies):
+            return f"the attributes are others: {cookies}"
+    else:
+        sent = dict(urllib.parse.parse_qsl(case["url"].partition("?")[2], strict_parsing=True))
+    if (sent["Key-Pair-Id"], sent["Hash-Algorithm"]) != (case["key_id"], "SHA256"):
+        return f"the key and the algorithm are others: {sent}"
     policy = decode(sent["Policy"])
     signature = decode(sent["Signature"])
 
@@ -60,7 +72,7 @@ def judge(folder, case):
 
     signer = CloudFrontSigner(case["key_id"], sign)
     url = signer.generate_presigned_url(base, policy=policy.decode()) + "&Hash-Algorithm=SHA256"
-    if url != case["url"]:
+    if not cookies and url != case["url"]:
         return f"the URL is {case['url']}, not {url}"
     if isinstance(private_key, rsa.RSAPrivateKey):
         private_key.public_key().verify(signature, policy, padding.PKCS1v15(), hashes.SHA256())

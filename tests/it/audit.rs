@@ -91,7 +91,7 @@ async fn audit(backend: Backend) {
         json!({
             "id": read["id"], "at": download["at"], "kind": "download_issued", "issuer": ISSUER, "subject": "bob",
             "tenant": null, "upload_id": mine["id"], "download_id": read["id"], "policy": "open",
-            "client_network": "127.0.0.11/32", "reason": null, "actor": null,
+            "client_network": "127.0.0.11/32", "reason": null, "prefix": null, "actor": null,
         })
     );
     assert_eq!(all[0]["reason"], "capability_elsewhere");

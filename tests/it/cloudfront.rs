@@ -11,12 +11,12 @@ use std::{
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use presignd::{
     clock::Clock,
     config::secret,
     model::{ClientNetwork, ObjectKey},
-    signing::cloudfront::{CloudFront, KeyPair},
+    signing::cloudfront::{CloudFront, CookieScope, KeyPair, SameSite},
 };
 use proptest::{
     prelude::*,
@@ -27,7 +27,14 @@ use proptest::{
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{AppOptions, Backend, Reply, Suite, TestApp};
+use crate::{
+    audit::{administrator, records, with_admin},
+    revocations,
+    support::{
+        AppOptions, Backend, Reply, Suite, TestApp,
+        app::{OTHER_ISSUER, TokenOptions},
+    },
+};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boto3/cloudfront.py");
 const CASES: usize = 200;
@@ -49,6 +56,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     // Needs `python3` with botocore and `cryptography`.
     suite.everywhere("the_cdn_delivers_what_its_policy_allows_and_records_it", delivered);
     suite.everywhere("a_ticket_leads_to_the_cdn_for_seconds", tickets);
+    suite.everywhere("cookies_open_a_prefix_for_one_visitor_and_are_recorded", cookies);
     suite.everywhere("policies_ask_of_the_cdn_only_what_it_can_do", demands);
     suite.alone_in_full_run("botocore_and_cryptography_agree_on_cloudfront", botocore_and_cryptography_agree);
 }
@@ -69,6 +77,11 @@ fn botocore_and_cryptography_agree() {
         assert_eq!(verdict, "ok", "{case:?}");
     }
 
+    let lines: Vec<Value> = cases.iter().map(|case| case.cookies(folder.path())).collect();
+    for (verdict, case) in judged(folder.path(), &lines).iter().zip(&cases) {
+        assert_eq!(verdict, "ok", "cookies of {case:?}");
+    }
+
     // A judge that finds nothing wrong with anything would be none.
     let mut tampered = lines[0].clone();
     tampered["ends_at"] = (tampered["ends_at"].as_i64().unwrap() + 1).into();
@@ -76,7 +89,7 @@ fn botocore_and_cryptography_agree() {
 }
 
 /// Settings of a distribution whose key is in a file of `folder`.
-fn distribution(folder: &Path, ipv6: bool, origin_path: &str) -> toml::Value {
+pub(crate) fn distribution(folder: &Path, ipv6: bool, origin_path: &str) -> toml::Value {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
     let file = folder.join("cloudfront.pem");
     let der = STANDARD.encode(key.to_pkcs8v1().unwrap());
@@ -176,6 +189,78 @@ async fn tickets(backend: Backend) {
     app.end().await;
 }
 
+async fn cookies(backend: Backend) {
+    const PATH: &str = "/api/v1/admin/cdn-cookies";
+    let folder = tempfile::tempdir().expect("a folder");
+    let policies = format!("{THROUGH_CDN}download.expires_in = \"5m\"\n[policy.direct]\nmethods = [\"put\"]\n");
+    let clock = Clock::manual(Clock::System.now());
+    let options = AppOptions { policies: Some(policies), clock, ..with_admin() };
+    let app = TestApp::start_altered(&backend, options, async |settings| {
+        settings.insert("cdn".to_owned(), distribution(folder.path(), false, "uploads"));
+    })
+    .await;
+    let admin = administrator(&app);
+    let body = json!({ "prefix": "uploads/a b/", "client_address": "192.0.2.7", "domain": "example.org" });
+    let issued = admin.post(PATH, &body).await.expect(StatusCode::CREATED);
+    assert_eq!((&issued["prefix"], &issued["policy"]), (&json!("uploads/a b"), &json!("default")));
+    assert_eq!(issued["client_network"], "192.0.2.7/32");
+    let ends_at: DateTime<Utc> = issued["expires_at"].as_str().unwrap().parse().unwrap();
+    assert_eq!(ends_at.timestamp(), app.clock.now().timestamp() + 300, "as long as the policy lets it");
+    let cookies: Vec<&str> = issued["set_cookie"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
+    assert_eq!(cookies.len(), 4);
+    for cookie in &cookies {
+        assert!(cookie.ends_with("; Domain=example.org; Path=/a%20b/; Secure; HttpOnly; SameSite=Lax"), "{cookie}");
+    }
+    let statement = &policy_of(&cookies[0].replace("CloudFront-", "").replace(';', "&"))["Statement"][0];
+    assert_eq!(statement["Resource"], format!("https://{DOMAIN}/a%20b/*"));
+    assert_eq!(statement["Condition"]["IpAddress"]["AWS:SourceIp"], "192.0.2.7/32");
+
+    // They are in the audit, and a revocation tells how long they are good.
+    let told = records(&admin, "kind=cookies_issued").await;
+    assert_eq!(told.len(), 1);
+    assert_eq!((&told[0]["id"], &told[0]["prefix"]), (&issued["id"], &issued["prefix"]));
+    assert_eq!((&told[0]["client_network"], &told[0]["actor"]["subject"]), (&json!("192.0.2.7/32"), &json!("root")));
+    app.clock.set(app.clock.now() + TimeDelta::seconds(1));
+    let stopped = admin.post(revocations::PATH, &json!({ "issued_before": app.clock.now() })).await;
+    assert_eq!(stopped.expect(StatusCode::OK)["urls_live_until"], issued["expires_at"]);
+    app.clock.set(ends_at);
+    let stopped = admin.post(revocations::PATH, &json!({ "issued_before": app.clock.now() })).await;
+    assert_eq!(stopped.expect(StatusCode::OK)["urls_live_until"], Value::Null, "they have ended");
+
+    for (body, field) in [
+        (json!({ "prefix": "other", "client_address": "192.0.2.7" }), "prefix"),
+        (json!({ "prefix": "uploads", "client_address": "192.0.2.7" }), "prefix"),
+        (json!({ "prefix": "uploads/../x", "client_address": "192.0.2.7" }), "prefix"),
+        (json!({ "prefix": "uploads/a" }), "client_address"),
+        (json!({ "prefix": "uploads/a", "client_address": "192.0.2.0/24" }), "client_address"),
+        (json!({ "prefix": "uploads/a", "client_address": "192.0.2.7", "expires_in": 0 }), "expires_in"),
+        (json!({ "prefix": "uploads/a", "client_address": "192.0.2.7", "domain": "a; Path=/" }), "domain"),
+        (json!({ "prefix": "uploads/a", "client_address": "192.0.2.7", "policy": "other" }), "policy"),
+    ] {
+        let problem = admin.post(PATH, &body).await.expect_problem(422, "invalid_request");
+        assert_eq!(problem["errors"][0]["field"], field, "{problem}");
+    }
+    let direct = json!({ "prefix": "uploads/a", "client_address": "192.0.2.7", "policy": "direct" });
+    admin.post(PATH, &direct).await.expect_problem(422, "policy_refused");
+    let over_ipv6 = json!({ "prefix": "uploads/a", "client_address": "2001:db8::7" });
+    admin.post(PATH, &over_ipv6).await.expect_problem(409, "ipv4_required");
+    app.user("alice").post(PATH, &body).await.expect_problem(403, "scope_missing");
+    app.anonymous().post(PATH, &body).await.expect_problem(401, "token_missing");
+    let of_acme =
+        TokenOptions { issuer: OTHER_ISSUER, tenant: Some("acme"), scopes: &["manage"], ..TokenOptions::default() };
+    let of_acme = app.anonymous().with_token(app.token(&of_acme));
+    of_acme.post(PATH, &body).await.expect_problem(403, "tenant_bound");
+    assert_eq!(records(&admin, "kind=cookies_issued").await.len(), 1, "what was refused was not issued");
+
+    // Where nobody is scoped, an address that is given is heeded all the same.
+    app.change_policies(&format!("{THROUGH_CDN}ip_scope = \"off\"\n")).await;
+    for (address, network) in [(Value::Null, Value::Null), (json!("192.0.2.7"), json!("192.0.2.7/32"))] {
+        let body = json!({ "prefix": "uploads/a", "client_address": address, "expires_in": 60, "same_site": "none" });
+        assert_eq!(admin.post(PATH, &body).await.expect(StatusCode::CREATED)["client_network"], network);
+    }
+    app.end().await;
+}
+
 async fn demands(backend: Backend) {
     let folder = tempfile::tempdir().expect("a folder");
     let app = TestApp::start_altered(&backend, AppOptions::default(), async |settings| {
@@ -224,29 +309,56 @@ fn judged(folder: &Path, lines: &[Value]) -> Vec<String> {
 }
 
 impl Case {
-    fn signed(&self, folder: &Path) -> Value {
+    fn distribution(&self, folder: &Path) -> CloudFront {
         let pem = secret::read_file(&folder.join(self.key_file)).unwrap();
         let pair = KeyPair::from_pem("K2JCJMDEHXQW5F", None, &pem).unwrap();
-        let cloudfront = CloudFront::new(DOMAIN, self.origin_path, vec![pair]).unwrap();
+        CloudFront::new(DOMAIN, self.origin_path, vec![pair]).unwrap()
+    }
+
+    fn key(&self) -> ObjectKey {
         let key = match self.origin_path {
             "" => self.path.clone(),
             folder => format!("{folder}/{}", self.path),
         };
+        ObjectKey::parse(key).unwrap()
+    }
+
+    fn network(&self) -> Option<ClientNetwork> {
+        self.network.map(|network| network.parse().unwrap())
+    }
+
+    fn signed(&self, folder: &Path) -> Value {
         let query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let network = self.network.map(|network| network.parse::<ClientNetwork>().unwrap());
         let life = Duration::from_secs(self.expires_in);
-        let signed =
-            cloudfront.presign(&ObjectKey::parse(key).unwrap(), &query, network, self.now, life).expect("it is signed");
+        let signed = self.distribution(folder).presign(&self.key(), &query, self.network(), self.now, life);
+        let signed = signed.expect("it is signed");
+        let mut case = self.line(signed.expires_at);
+        // In the order of the URL.
+        case["query"] = json!(query);
+        case["url"] = json!(signed.url());
+        case
+    }
+
+    /// Cookies for all that lies below the path.
+    fn cookies(&self, folder: &Path) -> Value {
+        let life = Duration::from_secs(self.expires_in);
+        let scope = CookieScope::new(None, SameSite::Lax).unwrap();
+        let signed = self.distribution(folder).sign_cookies(&self.key(), self.network(), self.now, life, scope);
+        let signed = signed.expect("they are signed");
+        let mut case = self.line(signed.expires_at);
+        case["cookies"] = json!(signed.set_cookie_headers());
+        case
+    }
+
+    fn line(&self, ends_at: DateTime<Utc>) -> Value {
         json!({
             "key_file": self.key_file,
             "key_id": "K2JCJMDEHXQW5F",
             "origin": format!("https://{DOMAIN}"),
             "path": self.path,
-            // In the order of the URL.
-            "query": query,
+            "query": [],
             "network": self.network,
-            "ends_at": signed.expires_at.timestamp(),
-            "url": signed.url(),
+            "ends_at": ends_at.timestamp(),
         })
     }
 }

@@ -12,10 +12,11 @@ use presignd::http::ErrorCode;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use crate::cloudfront::distribution;
 use crate::events::TOKEN;
 use crate::support::{
     AppOptions, Backend, Caller, Reply, Suite, TestApp, TestScanner,
-    app::{ISSUER, POLICIES, TokenOptions},
+    app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions},
     caller::{headers, id},
     load::eventually,
     scanner::Answer,
@@ -185,10 +186,15 @@ async fn answers(backend: Backend) {
         "{by_all}\n[policy.ticketed]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\"]\ndownload.uses = 1\n\
          [policy.inspected]\nmethods = [\"put\"]\ninspection = \"required\"\n\
          [policy.large]\nmethods = [\"multipart\"]\n\
-         [policy.delivered]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\", \"stream\", \"accel\"]\n"
+         [policy.delivered]\nmethods = [\"put\"]\ndelivery = [\"url\", \"redirect\", \"stream\", \"accel\"]\n\
+         [policy.far]\nmethods = [\"put\"]\ndelivery = \"cdn\"\n"
     );
     let options = AppOptions { policies: Some(policies), settings, ..AppOptions::default() };
-    let app = TestApp::start_with(&backend, options).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let app = TestApp::start_altered(&backend, options, async |settings| {
+        settings.insert("cdn".to_owned(), distribution(folder.path(), false, ""));
+    })
+    .await;
     let with =
         |scopes: &[&str]| app.anonymous().with_token(app.token(&TokenOptions { scopes, ..TokenOptions::default() }));
     let (alice, nobody, anybody) = (with(&["read", "write"]), with(&[]), app.anonymous());
@@ -211,7 +217,9 @@ async fn answers(backend: Backend) {
     downloads(&mut judge, &alice, [&nobody, &anybody]).await;
     files(&mut judge, &app, &alice, [&nobody, &anybody]).await;
     tickets(&mut judge, &alice, &anybody).await;
-    administration(&mut judge, &with(&["manage"]), [&nobody, &anybody]).await;
+    let admin = with(&["manage"]);
+    administration(&mut judge, &admin, [&nobody, &anybody]).await;
+    cookies(&mut judge, &app, &admin, [&nobody, &anybody]).await;
     events(&mut judge, &app, &anybody).await;
     form_return(&mut judge, &alice, &anybody).await;
     clients(&mut judge, &alice, [&nobody, &anybody]).await;
@@ -231,6 +239,8 @@ async fn answers(backend: Backend) {
         "event_sender_unknown",
         "capability_invalid",
         "capability_elsewhere",
+        "tenant_bound",
+        "ipv4_required",
         "ticket_elsewhere",
         "prefetch_refused",
         "ticket_unknown",
@@ -668,6 +678,25 @@ async fn administration(judge: &mut Judge, admin: &Caller, [nobody, anybody]: [&
     judge.call(422, Method::GET, path, admin.request(Method::GET, &format!("{path}?limit=0"))).await;
     judge.get(401, anybody, path).await;
     judge.get(403, nobody, path).await;
+}
+
+async fn cookies(judge: &mut Judge, app: &TestApp, admin: &Caller, [nobody, anybody]: [&Caller; 2]) {
+    let path = "/api/v1/admin/cdn-cookies";
+    let body = json!({ "prefix": "uploads/acme", "policy": "far", "client_address": "192.0.2.7", "expires_in": 60 });
+    judge.post(201, admin, path, &body).await;
+    let over_ipv6 = json!({ "prefix": "uploads/acme", "policy": "far", "client_address": "2001:db8::7" });
+    judge.post(409, admin, path, &over_ipv6).await;
+    let of_acme =
+        TokenOptions { issuer: OTHER_ISSUER, tenant: Some("acme"), scopes: &["manage"], ..TokenOptions::default() };
+    let of_acme = app.anonymous().with_token(app.token(&of_acme));
+    judge.post(403, &of_acme, path, &body).await;
+    judge.post(401, anybody, path, &body).await;
+    judge.post(403, nobody, path, &body).await;
+    judge.post(422, admin, path, &json!({ "prefix": "uploads/acme", "client_address": "192.0.2.7" })).await;
+    judge.post(422, admin, path, &json!({ "prefix": "/", "client_address": "192.0.2.7" })).await;
+    judge.post(400, admin, path, &json!([])).await;
+    judge.post(413, admin, path, &json!({ "prefix": "x".repeat(5000) })).await;
+    judge.call(415, Method::POST, path, admin.request(Method::POST, path).body("{}")).await;
 }
 
 async fn downloads(judge: &mut Judge, alice: &Caller, [nobody, anybody]: [&Caller; 2]) {

@@ -138,7 +138,7 @@ async fn network(backend: Backend) {
         json!({
             "id": refused["id"], "at": at, "kind": "refused", "issuer": ISSUER, "subject": "alice", "tenant": null,
             "upload_id": issued["upload_id"], "download_id": issued["id"], "policy": "once",
-            "client_network": "127.0.0.12/32", "reason": "ticket_elsewhere", "actor": null,
+            "client_network": "127.0.0.12/32", "reason": "ticket_elsewhere", "prefix": null, "actor": null,
         })
     );
     // It was not used, and from elsewhere nobody learns when it is.

@@ -926,6 +926,35 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/cdn-cookies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Hand out cookies for a prefix of the content delivery network
+         * @description For a backend that lets its visitors read many files of a prefix, such as the pieces of a video: signed cookies of
+         *     Amazon CloudFront with a custom policy, as the values of four `Set-Cookie` headers, which the backend sets for its
+         *     visitor on a domain that it shares with the distribution.
+         *
+         *     The policy has to deliver by `cdn`; its `download.expires_in` bounds how long the cookies are good, and its
+         *     `download.ip_scope` says how wide the network around `client_address` is that they are good from. Whether a file was
+         *     confirmed is not asked again, and nothing takes cookies back before their end. They are recorded in the audit as
+         *     `cookies_issued` before they are answered.
+         *
+         *     Needs the scope for administration, and a token that names no tenant.
+         */
+        post: operations["issueCdnCookies"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/callbacks/s3-events": {
         parameters: {
             query?: never;
@@ -1760,7 +1789,7 @@ export interface components {
             };
         };
         /** @enum {string} */
-        AuditKind: "upload_issued" | "download_issued" | "redeemed" | "refused" | "revoked";
+        AuditKind: "upload_issued" | "download_issued" | "cookies_issued" | "redeemed" | "refused" | "revoked";
         AuditRecord: {
             /** @description Of what was issued, the id of the upload or download; else the event's own. */
             id: components["schemas"]["IntentId"];
@@ -1787,6 +1816,8 @@ export interface components {
             client_network: components["schemas"]["ClientNetwork"];
             /** @description Why it was refused, as the code that the client was told; of a revocation, what was written of it. */
             reason: string | null;
+            /** @description Of cookies, what they open. */
+            prefix: string | null;
             /** @description By whose token, where it was done by one to somebody or something else. */
             actor: {
                 issuer: string;
@@ -1818,6 +1849,44 @@ export interface components {
             reason?: components["schemas"]["RevocationText"];
         };
         RevocationText: string;
+        CdnCookiesRequest: {
+            /** @description All keys below it are opened. A slash at its end makes no difference. It lies below `cdn.origin_path`. */
+            prefix: string;
+            /**
+             * @description Name of a policy that delivers by `cdn`.
+             * @default default
+             */
+            policy: string;
+            /**
+             * @description Where the visitor comes from, an IPv4 address. May be left out where the policy holds nobody to a network; where
+             *     it is given there, the cookies are good from this address only.
+             */
+            client_address?: string | null;
+            /** @description Seconds. The policy's `download.expires_in` when absent, and never longer. */
+            expires_in?: number | null;
+            /**
+             * @description The `Domain` of the cookies: one that the distribution's alternate domain name lies below. Without it, they are
+             *     for the host alone that sets them.
+             */
+            domain?: string | null;
+            /**
+             * @default lax
+             * @enum {string}
+             */
+            same_site: "strict" | "lax" | "none";
+        };
+        CdnCookies: {
+            /** @description Of their record in the audit. */
+            id: components["schemas"]["IntentId"];
+            prefix: string;
+            policy: string;
+            /** @description From where they are good; null for anywhere. */
+            client_network: components["schemas"]["ClientNetwork"];
+            /** @description When CloudFront begins to refuse them. */
+            expires_at: components["schemas"]["Timestamp"];
+            /** @description Values of `Set-Cookie` headers. Whoever has them can read what they open, so they belong in no log. */
+            set_cookie: string[];
+        };
         Revocation: {
             /** @description Of the last request that changed it; that of its record in the audit. */
             id: components["schemas"]["IntentId"];
@@ -2146,7 +2215,7 @@ export interface components {
             title: string;
             status: number;
             /** @enum {string} */
-            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "ticket_elsewhere" | "prefetch_refused" | "ticket_unknown" | "ticket_used" | "ticket_expired" | "not_a_ticket" | "revoked" | "scope_missing" | "not_behind_proxy" | "file_gone" | "precondition_failed" | "range_not_satisfiable" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "ipv4_required" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
+            code: "invalid_json" | "invalid_xml" | "client_address_unknown" | "token_missing" | "token_invalid" | "callback_token_invalid" | "event_sender_unknown" | "capability_invalid" | "capability_elsewhere" | "ticket_elsewhere" | "prefetch_refused" | "ticket_unknown" | "ticket_used" | "ticket_expired" | "not_a_ticket" | "revoked" | "scope_missing" | "tenant_bound" | "not_behind_proxy" | "file_gone" | "precondition_failed" | "range_not_satisfiable" | "not_found" | "route_not_found" | "method_not_allowed" | "credentials_not_given" | "request_timeout" | "upload_incomplete" | "invalid_state" | "not_multipart" | "network_changed" | "renew_required" | "parts_gone" | "upload_not_confirmed" | "policy_withdrawn" | "ipv4_required" | "upload_expired" | "body_too_large" | "unsupported_media_type" | "invalid_request" | "policy_refused" | "upload_mismatch" | "etag_mismatch" | "idempotency_mismatch" | "internal" | "database_unavailable" | "overloaded" | "storage_unavailable" | "keys_unavailable" | "sns_unavailable";
             /** @description What is special about this very request, for people. Never there when the status is 500 or more. */
             detail?: string;
             /**
@@ -5107,6 +5176,72 @@ export interface operations {
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             /** @description `invalid_request`: a field breaks a rule. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseUnavailable"];
+        };
+    };
+    issueCdnCookies: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CdnCookiesRequest"];
+            };
+        };
+        responses: {
+            /** @description The cookies. */
+            201: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CdnCookies"];
+                };
+            };
+            400: components["responses"]["BodyOrAddressUnreadable"];
+            401: components["responses"]["Unauthorized"];
+            /** @description `scope_missing`, or `tenant_bound`: the token names a tenant, and a prefix may hold files of others. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["RequestTimeout"];
+            /** @description `ipv4_required`: CloudFront cannot hold anybody to a network of IPv6. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description `invalid_request`: a field breaks a rule. `policy_refused`: the policy does not deliver by `cdn`. */
             422: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];

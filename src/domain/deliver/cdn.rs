@@ -9,7 +9,7 @@ use crate::{
 
 impl Service {
     /// The distribution, if it can hold a client to `network`. Asked before anything is recorded.
-    pub(super) fn cdn_for(&self, network: Option<ClientNetwork>) -> Result<&CloudFront, DomainError> {
+    pub(in crate::domain) fn cdn_for(&self, network: Option<ClientNetwork>) -> Result<&CloudFront, DomainError> {
         if network.is_some_and(|network| !network.is_ipv4()) {
             return Err(DomainError::Ipv4Required);
         }

@@ -139,7 +139,7 @@ fn an_ipv6_network_is_refused_and_never_left_out() {
     let (cloudfront, network) = (distribution(""), network("2001:db8::1", 32));
     let refused = cloudfront.presign(&key, &[], network, now(), Duration::from_mins(1));
     assert!(matches!(refused, Err(CloudFrontError::Ipv6Network)));
-    let scope = CookieScope { domain: None, same_site: SameSite::Lax };
+    let scope = CookieScope::new(None, SameSite::Lax).unwrap();
     let refused = cloudfront.sign_cookies(&key, network, now(), Duration::from_mins(1), scope);
     assert!(matches!(refused, Err(CloudFrontError::Ipv6Network)));
 }
@@ -170,7 +170,7 @@ fn what_the_distribution_prepends_is_left_out() {
 #[test]
 fn cookies_open_what_is_below_a_prefix_and_nothing_beside_it() {
     let prefix = ObjectKey::parse("public/acme").unwrap();
-    let scope = CookieScope { domain: Some("example.org"), same_site: SameSite::None };
+    let scope = CookieScope::new(Some("example.org"), SameSite::None).unwrap();
     let life = Duration::from_mins(1);
     let cookies = distribution("").sign_cookies(&prefix, network("192.0.2.7", 24), now(), life, scope).unwrap();
     let headers = cookies.set_cookie_headers();
@@ -184,12 +184,15 @@ fn cookies_open_what_is_below_a_prefix_and_nothing_beside_it() {
         assert!(header.ends_with("; Domain=example.org; Path=/public/acme/; Secure; HttpOnly; SameSite=None"));
         assert!(!header.contains("Expires=") && !header.contains("Max-Age"));
     }
-    let scope = CookieScope { domain: None, same_site: SameSite::Strict };
+    let scope = CookieScope::new(None, SameSite::Strict).unwrap();
     let cookies = distribution("public").sign_cookies(&prefix, None, now(), life, scope).unwrap();
     assert!(
         cookies.set_cookie_headers()[2]
             == "CloudFront-Key-Pair-Id=K2JCJMDEHXQW5F; Path=/acme/; Secure; HttpOnly; SameSite=Strict"
     );
+    for domain in ["example.org; Secure", ".example.org", "192.0.2.1", ""] {
+        assert!(CookieScope::new(Some(domain), SameSite::Lax).is_err(), "{domain}");
+    }
     assert_eq!(format!("{cookies:?}"), "SignedCookies { expires_at: 2026-03-01T12:01:00Z, .. }");
 }
 

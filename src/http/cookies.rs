@@ -1,0 +1,93 @@
+//! Cookies for the content delivery network, for administrators.
+
+use std::{net::IpAddr, time::Duration};
+
+use actix_web::{HttpResponse, web};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ApiError, ErrorCode, FieldError, State,
+    extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody},
+};
+use crate::{
+    domain::CookieRequest,
+    model::{ClientNetwork, IntentId, Invalid, ObjectKey},
+    signing::cloudfront::{CookieScope, SameSite},
+};
+
+/// `POST /api/v1/admin/cdn-cookies`
+pub(super) async fn issue(
+    state: web::Data<State>,
+    user: Authenticated,
+    address: ClientAddress,
+    body: JsonBody<CookiesBody>,
+) -> Result<HttpResponse, ApiError> {
+    let body = body.value;
+    let (request, scope) = body.validate()?;
+    let issued = state.service.issue_cookies(user.at(address), &request, scope).await?;
+    Ok(HttpResponse::Created().json(CookiesView {
+        id: issued.id,
+        prefix: request.prefix.as_str(),
+        policy: &request.policy,
+        client_network: issued.network,
+        expires_at: issued.cookies.expires_at,
+        set_cookie: issued.cookies.set_cookie_headers(),
+    }))
+}
+
+/// The body of a request for cookies.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CookiesBody {
+    prefix: String,
+    policy: Option<String>,
+    client_address: Option<String>,
+    expires_in: Option<u32>,
+    domain: Option<String>,
+    #[serde(default)]
+    same_site: SameSite,
+}
+
+impl CookiesBody {
+    fn validate(&self) -> Result<(CookieRequest, CookieScope<'_>), ApiError> {
+        let mut errors = Vec::new();
+        let mut refuse = |field: &str, rule: &str, received: &str| {
+            errors.push(FieldError::new(field, rule).with_received(received));
+        };
+        // A folder is often written with a slash at its end.
+        let prefix = ObjectKey::parse(self.prefix.strip_suffix('/').unwrap_or(&self.prefix));
+        if let Err(Invalid { rule }) = &prefix {
+            refuse("prefix", rule, &self.prefix);
+        }
+        let client_address = self.client_address.as_deref().map(str::parse::<IpAddr>).transpose();
+        if client_address.is_err() {
+            refuse("client_address", "must be an address", self.client_address.as_deref().unwrap_or_default());
+        }
+        if self.expires_in == Some(0) {
+            refuse("expires_in", "must be at least 1 second", "0");
+        }
+        let scope = CookieScope::new(self.domain.as_deref(), self.same_site);
+        if let Err(Invalid { rule }) = &scope {
+            refuse("domain", rule, self.domain.as_deref().unwrap_or_default());
+        }
+        match (prefix, client_address, scope) {
+            (Ok(prefix), Ok(client_address), Ok(scope)) if errors.is_empty() => {
+                let policy = self.policy.clone().unwrap_or_else(|| DEFAULT_POLICY.to_owned());
+                let expires_in = self.expires_in.map(|seconds| Duration::from_secs(seconds.into()));
+                Ok((CookieRequest { prefix, policy, client_address, expires_in }, scope))
+            }
+            _ => Err(ApiError::fields(ErrorCode::InvalidRequest, errors)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CookiesView<'a> {
+    id: IntentId,
+    prefix: &'a str,
+    policy: &'a str,
+    client_network: Option<ClientNetwork>,
+    expires_at: DateTime<Utc>,
+    set_cookie: &'a [String],
+}
