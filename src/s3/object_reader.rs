@@ -4,7 +4,7 @@
 //! holds a few pieces. A reader that takes nothing keeps the next piece from being read; one that is gone ends the read.
 
 use std::{
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -50,6 +50,28 @@ pub struct PinnedObject {
     pub version_id: Option<String>,
     /// The confirmed size in bytes.
     pub size: u64,
+}
+
+impl PinnedObject {
+    fn is_all(&self, range: &Range<u64>) -> bool {
+        *range == (0..self.size)
+    }
+
+    /// Refuses an answer that is about another object or other positions than these: not every store heeds a condition
+    /// or a range, and what it sends instead must never be put between bytes of the right object.
+    fn expect(&self, range: &Range<u64>, answer: &GetObjectOutput) -> Result<(), ReadError> {
+        if answer.e_tag().and_then(|etag| ETag::parse(etag).ok()).as_ref() != Some(&self.etag) {
+            return Err(ReadError::Changed);
+        }
+        let expected = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), self.size);
+        let is_range = self.is_all(range) || answer.content_range() == Some(expected.as_str());
+        let length = answer.content_length().and_then(|length| u64::try_from(length).ok());
+        if is_range && length == Some(range.end - range.start) {
+            return Ok(());
+        }
+        let reason = "the answer has other bytes than were asked for".to_owned();
+        Err(S3Error::Refused { operation: ObjectBody::OPERATION, reason }.into())
+    }
 }
 
 /// Why a read gave no more bytes.
@@ -195,31 +217,14 @@ impl Read {
         let store = &reader.store;
         let mut request = store.downloads_client().get_object().bucket(store.bucket()).key(object.key.as_str());
         request = request.if_match(format!("\"{}\"", object.etag)).set_version_id(object.version_id.clone());
-        let is_whole = *next == 0 && *end == object.size;
-        if !is_whole {
+        let range = *next..*end;
+        if !object.is_all(&range) {
             request = request.range(format!("bytes={next}-{}", *end - 1));
         }
         let answer = time::timeout(reader.stall_timeout, request.send()).await.map_err(|_| stalled())?;
         let answer = unless(CHANGED, ObjectBody::OPERATION, answer)?.ok_or(ReadError::Changed)?;
-        self.is_expected(&answer, is_whole)?;
+        object.expect(&range, &answer)?;
         Ok(answer.body)
-    }
-
-    /// Whether the answer is about the confirmed object and these positions: not every store heeds a condition or a
-    /// range, and what it sends instead must never be put between bytes of the right object.
-    fn is_expected(&self, answer: &GetObjectOutput, is_whole: bool) -> Result<(), ReadError> {
-        let Self { object, next, end, .. } = self;
-        if answer.e_tag().and_then(|etag| ETag::parse(etag).ok()).as_ref() != Some(&object.etag) {
-            return Err(ReadError::Changed);
-        }
-        let expected = format!("bytes {next}-{}/{}", end.saturating_sub(1), object.size);
-        let is_range = is_whole || answer.content_range() == Some(expected.as_str());
-        let length = answer.content_length().and_then(|length| u64::try_from(length).ok());
-        if is_range && length == Some(end - next) {
-            return Ok(());
-        }
-        let reason = "the answer has other bytes than were asked for".to_owned();
-        Err(S3Error::Refused { operation: ObjectBody::OPERATION, reason }.into())
     }
 
     async fn hand_on(mut self, mut body: ByteStream, pieces: mpsc::Sender<Result<Bytes, ReadError>>) {
@@ -300,4 +305,40 @@ fn stalled() -> ReadError {
 
 fn broke_off() -> ReadError {
     S3Error::Unavailable { operation: ObjectBody::OPERATION, reason: "the object broke off".to_owned() }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_with_other_bytes_is_refused() {
+        let object = PinnedObject {
+            key: ObjectKey::parse("a").unwrap(),
+            etag: ETag::parse("\"v1\"").unwrap(),
+            version_id: None,
+            size: 10,
+        };
+        let answer = |etag: &str, range: Option<&str>, length: i64| {
+            let answer = GetObjectOutput::builder().e_tag(etag).set_content_range(range.map(str::to_owned));
+            answer.content_length(length).build()
+        };
+        for (range, answer, is_right) in [
+            (0..10, answer("\"v1\"", None, 10), true),
+            (0..10, answer("\"v2\"", None, 10), false),
+            (0..10, answer("\"v1\"", None, 9), false),
+            (4..10, answer("\"v1\"", Some("bytes 4-9/10"), 6), true),
+            (4..10, answer("\"v2\"", Some("bytes 4-9/10"), 6), false),
+            // The range was not heeded, or another.
+            (4..10, answer("\"v1\"", None, 10), false),
+            (4..10, answer("\"v1\"", None, 6), false),
+            (4..10, answer("\"v1\"", Some("bytes 0-5/10"), 6), false),
+            (4..10, answer("\"v1\"", Some("bytes 4-9/11"), 6), false),
+            (4..10, answer("\"v1\"", Some("bytes 4-8/10"), 5), false),
+        ] {
+            assert_eq!(object.expect(&range, &answer).is_ok(), is_right, "{range:?} {answer:?}");
+        }
+        let no_tag = GetObjectOutput::builder().content_length(10).build();
+        assert!(object.expect(&(0..10), &no_tag).is_err());
+    }
 }
