@@ -244,7 +244,7 @@ mod tests {
 
     fn record(subject: &str, reason: &str) -> AuditRecord {
         AuditRecord {
-            id: IntentId::lowest_at("2026-11-21T12:00:00.5Z".parse().unwrap()),
+            id: IntentId::at("2026-11-21T12:00:00.5Z".parse().unwrap()),
             kind: AuditKind::Refused,
             issuer: Some("https://id.example.com/".to_owned()),
             subject: Some(subject.to_owned()),
@@ -272,14 +272,16 @@ mod tests {
 
     #[test]
     fn no_cell_runs_in_a_spreadsheet() {
-        let text = written(Format::Csv, &[record("=cmd|' /C calc'!A1", "a,\"b\"\n")]);
+        let record = record("=cmd|' /C calc'!A1", "a,\"b\"\n");
+        let text = written(Format::Csv, std::slice::from_ref(&record));
         let (headings, row) = text.split_once("\r\n").unwrap();
         assert_eq!(headings, HEADINGS.join(","));
-        assert_eq!(
-            row,
-            "2026-11-21T12:00:00.500Z,refused,01a1fdfa-47f4-0000-0000-000000000000,https://id.example.com/,\
-             '=cmd|' /C calc'!A1,,,,default,203.0.113.7/32,\"a,\"\"b\"\"\n\",,,\r\n"
+        let expected = format!(
+            "2026-11-21T12:00:00.500Z,refused,{},https://id.example.com/,\
+             '=cmd|' /C calc'!A1,,,,default,203.0.113.7/32,\"a,\"\"b\"\"\n\",,,\r\n",
+            record.id
         );
+        assert_eq!(row, expected);
         for text in ["=1", "+1", "-1", "@a", "\t=1", "\r=1", "＝1"] {
             assert!(harmless(text).starts_with('\''), "{text:?}");
         }
