@@ -1,13 +1,13 @@
 // A page that uploads with Active Storage's client.
 
 import { DirectUpload } from '@rails/activestorage'
-import { randomFile, sha256 } from './files.js'
+import { chosenFile, sha256 } from './files.js'
 
 /** Uploads `files` one after the other to the address of a direct upload. */
 window.upload = async ({ url, authorization, files }) => {
   const outcomes = []
-  for (const { name, type, size } of files) {
-    const data = randomFile(name, type, size)
+  for (const [index, { name, type, size }] of files.entries()) {
+    const data = chosenFile(index, name, type)
     const delegate = {
       directUploadWillCreateBlobWithXHR(xhr) {
         if (authorization) xhr.setRequestHeader('authorization', authorization)

@@ -8,7 +8,10 @@
 // reached, and at the end what the page says. A paused request goes on after a line on standard input; one that is a
 // `reload` does not: once the page has kept what it needs, it is loaded again and told to go on.
 
+import { randomBytes } from 'node:crypto'
+import { open } from 'node:fs/promises'
 import { createServer } from 'node:http'
+import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
 import { build } from 'esbuild'
@@ -18,6 +21,23 @@ const [script, modules] = process.argv.slice(2)
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 const nextLine = async () => (await lines.next()).value
 const say = (message) => process.stdout.write(`${JSON.stringify(message)}\n`)
+
+const PAGE =
+  '<!doctype html><title>upload</title><input id="files" type="file" multiple><script src="/page.js"></script>'
+
+/** Files of these sizes with random bytes. On a disk, where people have theirs: what a page makes is kept in memory. */
+async function made(sizes) {
+  const paths = []
+  for (const size of sizes) {
+    // This script has a folder of its own, which goes with the test.
+    const path = join(dirname(process.argv[1]), `file-${paths.length}`)
+    const file = await open(path, 'w')
+    for (let left = size; left > 0; left -= 1 << 20) await file.write(randomBytes(Math.min(left, 1 << 20)))
+    await file.close()
+    paths.push(path)
+  }
+  return paths
+}
 
 const job = JSON.parse(await nextLine())
 const bundle = await build({
@@ -31,7 +51,7 @@ const bundle = await build({
 const server = createServer((request, response) => {
   const isScript = request.url === '/page.js'
   response.setHeader('content-type', isScript ? 'text/javascript' : 'text/html; charset=utf-8')
-  response.end(isScript ? bundle.outputFiles[0].text : '<!doctype html><title>upload</title><script src="/page.js"></script>')
+  response.end(isScript ? bundle.outputFiles[0].text : PAGE)
 })
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
 
@@ -78,6 +98,7 @@ try {
     )
   }
   await page.goto(`http://127.0.0.1:${server.address().port}/`)
+  await page.setInputFiles('#files', await made(job.upload.files.map(({ size }) => size)))
   const uploaded = page.evaluate((upload) => window.upload(upload), job.upload)
   const isReloaded = job.pauses?.some(({ reload }) => reload)
   // A page that is loaded again never says what came of the first time.

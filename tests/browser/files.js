@@ -1,12 +1,8 @@
-// Files of random bytes, and what tells them apart.
+// Files as somebody has chosen them, and what tells them apart.
 
-/** A file of `size` random bytes, made in pieces because a browser gives at most 64 KiB of randomness at once. */
-export function randomFile(name, type, size) {
-  const pieces = []
-  for (let left = size; left > 0; left -= 65536) {
-    pieces.push(crypto.getRandomValues(new Uint8Array(Math.min(left, 65536))))
-  }
-  return new File(pieces, name, { type })
+/** The file at `index` among those that were chosen, as one of that name and type. */
+export function chosenFile(index, name, type) {
+  return new File([document.querySelector('#files').files[index]], name, { type })
 }
 
 /** The SHA-256 of a file, in hexadecimal. */

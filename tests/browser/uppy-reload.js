@@ -3,7 +3,7 @@
 import AwsS3 from '@uppy/aws-s3'
 import Uppy from '@uppy/core'
 import GoldenRetriever from '@uppy/golden-retriever'
-import { randomFile, sha256 } from './files.js'
+import { chosenFile, sha256 } from './files.js'
 
 const SENT = 'what was sent'
 
@@ -25,7 +25,7 @@ function settled(uppy) {
 
 /** Uploads one file. */
 window.upload = async ({ options, files: [{ name, type, size }] }) => {
-  const data = randomFile(name, type, size)
+  const data = chosenFile(0, name, type)
   sessionStorage.setItem(SENT, JSON.stringify({ name, size, sha256: await sha256(data) }))
   const uppy = uploader(options)
   const outcome = settled(uppy)
