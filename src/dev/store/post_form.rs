@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -30,6 +30,10 @@ impl PostForm {
         self.0.get(name).map(String::as_str)
     }
 }
+
+/// The most that is handed on at once. The parser after this one keeps a piece that ends with what may be the beginning of
+/// the boundary, if only `\r`, together with the next one, and refuses the form when both have more than 64 KiB.
+const LARGEST_PIECE: usize = 32 << 10;
 
 /// The boundary of a `multipart/form-data` request.
 pub(super) fn boundary(headers: &HeaderMap) -> Option<String> {
@@ -66,7 +70,7 @@ pub(super) async fn read_ahead(mut body: Body, boundary: &str) -> S3Result<(Post
             None => break PostForm::default(),
         }
     };
-    let replayed: DynByteStream = Box::pin(Replayed { read: Some(read.freeze()), rest: body });
+    let replayed: DynByteStream = Box::pin(Replayed { ready: read.freeze(), rest: body });
     Ok((form, Body::from(replayed)))
 }
 
@@ -121,9 +125,9 @@ fn split_once<'b>(bytes: &'b [u8], separator: &[u8]) -> Option<(&'b [u8], &'b [u
     Some((bytes.get(..at)?, bytes.get(at + separator.len()..)?))
 }
 
-/// A body with its first bytes put back.
+/// A body with its first bytes put back, in pieces of at most [`LARGEST_PIECE`].
 struct Replayed {
-    read: Option<Bytes>,
+    ready: Bytes,
     rest: Body,
 }
 
@@ -131,10 +135,14 @@ impl Stream for Replayed {
     type Item = Result<Bytes, StdError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.read.take() {
-            Some(read) => Poll::Ready(Some(Ok(read))),
-            None => self.rest.poll_next_unpin(cx),
+        while self.ready.is_empty() {
+            match ready!(self.rest.poll_next_unpin(cx)) {
+                Some(Ok(bytes)) => self.ready = bytes,
+                ended => return Poll::Ready(ended),
+            }
         }
+        let length = self.ready.len().min(LARGEST_PIECE);
+        Poll::Ready(Some(Ok(self.ready.split_to(length))))
     }
 }
 

@@ -746,6 +746,17 @@ async fn a_form_stores_what_its_policy_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_form_arrives_however_its_body_is_cut() {
+    let t = TestStore::start().await;
+    // Wherever it is cut, the boundary might begin there.
+    let file = "\r".repeat(4 << 20);
+    let form = Form { length: (1, 8 << 20), ..Form::new(&Keys::root(), "a") };
+    let response = form.post(&t, &t.http, &file).await;
+    assert_eq!(response.status(), 204, "{}", response.text().await.unwrap());
+    assert_eq!(t.stored("a").await.as_deref(), Some(file.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_form_that_breaks_its_policy_stores_nothing() {
     let t = TestStore::start().await;
     let root = Keys::root();
