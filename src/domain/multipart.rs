@@ -181,12 +181,10 @@ impl Service {
         let key = &intent.object_key;
         let parts = self.store.parts(key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
         let parts = chosen_parts(parts, claimed);
-        if let Some(missing) = multipart.plan.and_then(|plan| missing_parts(&plan, &parts)) {
-            return Err(DomainError::PartsMissing(missing));
-        }
-        refuse_other_etags(claimed, &parts)?;
-        if multipart.plan.is_none() {
-            refuse_other_file(intent, claimed, &parts)?;
+        if let Err(refusal) = refuse_other_parts(intent, multipart, claimed, &parts) {
+            // Parts may be missing because another has put them together since the object was looked for. SeaweedFS lists
+            // none for a moment then, before it says that there is no such multipart upload.
+            return if self.store.exists(key, None).await? { Ok(()) } else { Err(refusal) };
         }
         match self.store.complete_multipart(key, multipart.upload_id, &parts).await {
             Ok(true) => Ok(()),
@@ -293,6 +291,20 @@ pub(super) fn missing_parts(plan: &PartPlan, parts: &[StoredPart]) -> Option<Mis
     let first: Vec<PartNumber> = missing.by_ref().take(MOST_MISSING).collect();
     let count = first.len() + missing.count();
     (count > 0).then_some(MissingParts { first, count })
+}
+
+/// Refuses parts that are not all of the plan, or not those that are claimed.
+fn refuse_other_parts(
+    intent: &UploadIntent,
+    multipart: &MultipartUpload<'_>,
+    claimed: &[ClaimedPart],
+    parts: &[StoredPart],
+) -> Result<(), DomainError> {
+    if let Some(missing) = multipart.plan.and_then(|plan| missing_parts(&plan, parts)) {
+        return Err(DomainError::PartsMissing(missing));
+    }
+    refuse_other_etags(claimed, parts)?;
+    if multipart.plan.is_none() { refuse_other_file(intent, claimed, parts) } else { Ok(()) }
 }
 
 /// Refuses to put a file together that is not what was promised, where no plan says how long its parts are.
