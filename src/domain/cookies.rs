@@ -8,7 +8,7 @@ use std::{net::IpAddr, time::Duration};
 
 use chrono::SubsecRound as _;
 
-use super::{BrokenRule, Caller, DomainError, Service};
+use super::{Caller, DomainError, Service};
 use crate::{
     db::AccessEvent,
     model::{AuditKind, ClientNetwork, Delivery, IntentId, IpScope, ObjectKey, Scope},
@@ -66,14 +66,14 @@ impl Service {
             (scope, Some(address)) => ClientNetwork::of(address, scope),
             (_, None) => {
                 let rule = "must be given: the policy holds downloads to the client's network";
-                return Err(broken("client_address", rule, serde_json::Value::Null));
+                return Err(DomainError::broken_rule("client_address", rule, serde_json::Value::Null));
             }
         };
         let life = rules.decide_download(request.expires_in);
         let cookies = self.cdn_for(network)?.sign_cookies(&request.prefix, network, now, life, scope);
         let cookies = cookies.map_err(|error| match error {
             CloudFrontError::OutOfReach => {
-                broken("prefix", "must lie below cdn.origin_path", request.prefix.as_str().into())
+                DomainError::broken_rule("prefix", "must lie below cdn.origin_path", request.prefix.as_str())
             }
             error => error.into(),
         })?;
@@ -90,8 +90,4 @@ impl Service {
         self.database.record_event(&event).await?;
         Ok(IssuedCookies { id: event.id, network, cookies })
     }
-}
-
-fn broken(field: &str, rule: &str, received: serde_json::Value) -> DomainError {
-    DomainError::BrokenRules(vec![BrokenRule { field: field.to_owned(), rule: rule.to_owned(), received }])
 }

@@ -147,6 +147,11 @@ pub enum DomainError {
 }
 
 impl DomainError {
+    /// One field that breaks `rule`.
+    pub(super) fn broken_rule(field: &str, rule: impl Into<String>, received: impl Into<serde_json::Value>) -> Self {
+        Self::BrokenRules(vec![BrokenRule { field: field.to_owned(), rule: rule.into(), received: received.into() }])
+    }
+
     /// Whether the client has not sent everything yet, as far as can be seen.
     pub(super) const fn is_unfinished(&self) -> bool {
         matches!(self, Self::Incomplete | Self::PartsMissing(_) | Self::PartsGone)

@@ -206,8 +206,7 @@ impl PartsRequest {
     fn planned(&self, multipart: &MultipartUpload<'_>) -> Result<Vec<AskedPart<'_>>, DomainError> {
         let (count, most) = (self.part_numbers.len(), usize::from(PartNumber::MAX));
         if !(1..=most).contains(&count) {
-            let (field, rule) = ("part_numbers".to_owned(), format!("must be 1 to {most} numbers"));
-            return Err(DomainError::BrokenRules(vec![BrokenRule { field, rule, received: count.into() }]));
+            return Err(DomainError::broken_rule("part_numbers", format!("must be 1 to {most} numbers"), count));
         }
         let mut broken = Vec::new();
         let mut refuse = |number: u64, field: String, rule: &str| {
@@ -313,10 +312,7 @@ fn refuse_other_file(intent: &UploadIntent, claimed: &[ClaimedPart], parts: &[St
         // More may be on their way.
         return Err(DomainError::Incomplete);
     }
-    let refuse = |rule: &str, received: u64| {
-        let (field, rule) = ("parts".to_owned(), rule.to_owned());
-        Err(DomainError::BrokenRules(vec![BrokenRule { field, rule, received: received.into() }]))
-    };
+    let refuse = |rule: &str, received: u64| Err(DomainError::broken_rule("parts", rule, received));
     let claimed: BTreeSet<PartNumber> = claimed.iter().map(|part| part.number).collect();
     if let Some(other) = parts.iter().find(|part| !claimed.contains(&part.number)) {
         return refuse("must name every part that was sent, this one as well", other.number.get().into());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-use super::{BrokenRule, Caller, DomainError, Service, require};
+use super::{Caller, DomainError, Service, require};
 use crate::{
     db::{
         AccessEvent, DbError, SettledVia, Settlement, UploadIntent,
@@ -66,11 +66,8 @@ impl Service {
         // What was issued in this very millisecond may have been issued before the request.
         let issued_before = request.issued_before.map_or(now + TimeDelta::milliseconds(1), |at| at.trunc_subsecs(3));
         if request.issued_before.is_some_and(|at| at > now) {
-            return Err(DomainError::BrokenRules(vec![BrokenRule {
-                field: "issued_before".to_owned(),
-                rule: "must not lie in the future: what is issued later is decided by policies".to_owned(),
-                received: serde_json::json!(issued_before),
-            }]));
+            let rule = "must not lie in the future: what is issued later is decided by policies";
+            return Err(DomainError::broken_rule("issued_before", rule, serde_json::json!(issued_before)));
         }
         let (target, upload) = self.target(principal, request.subject).await?;
         let id = IntentId::at(now);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody},
+    uploads::checked,
 };
 use crate::{
     domain::CookieRequest,
@@ -52,27 +53,24 @@ pub(super) struct CookiesBody {
 impl CookiesBody {
     fn validate(&self) -> Result<(CookieRequest, CookieScope<'_>), ApiError> {
         let mut errors = Vec::new();
-        let mut refuse = |field: &str, rule: &str, received: &str| {
-            errors.push(FieldError::new(field, rule).with_received(received));
-        };
-        // A folder is often written with a slash at its end.
-        let prefix = ObjectKey::parse(self.prefix.strip_suffix('/').unwrap_or(&self.prefix));
-        if let Err(Invalid { rule }) = &prefix {
-            refuse("prefix", rule, &self.prefix);
-        }
-        let client_address = self.client_address.as_deref().map(str::parse::<IpAddr>).transpose();
-        if client_address.is_err() {
-            refuse("client_address", "must be an address", self.client_address.as_deref().unwrap_or_default());
-        }
+        let prefix = checked(&mut errors, "prefix", self.prefix.clone(), |text| {
+            // A folder is often written with a slash at its end.
+            ObjectKey::parse(text.strip_suffix('/').unwrap_or(text))
+        });
+        let client_address = self.client_address.clone().and_then(|text| {
+            checked(&mut errors, "client_address", text, |text| {
+                text.parse::<IpAddr>().map_err(|_| Invalid::new("must be an address"))
+            })
+        });
         if self.expires_in == Some(0) {
-            refuse("expires_in", "must be at least 1 second", "0");
+            errors.push(FieldError::new("expires_in", "must be at least 1 second").with_received("0"));
         }
-        let scope = CookieScope::new(self.domain.as_deref(), self.same_site);
-        if let Err(Invalid { rule }) = &scope {
-            refuse("domain", rule, self.domain.as_deref().unwrap_or_default());
-        }
-        match (prefix, client_address, scope) {
-            (Ok(prefix), Ok(client_address), Ok(scope)) if errors.is_empty() => {
+        let domain = self.domain.as_deref();
+        let scope = CookieScope::new(domain, self.same_site).map_err(|invalid| {
+            errors.push(FieldError::new("domain", invalid).with_received(domain.unwrap_or_default()));
+        });
+        match (prefix, scope) {
+            (Some(prefix), Ok(scope)) if errors.is_empty() => {
                 let policy = self.policy.clone().unwrap_or_else(|| DEFAULT_POLICY.to_owned());
                 let expires_in = self.expires_in.map(|seconds| Duration::from_secs(seconds.into()));
                 Ok((CookieRequest { prefix, policy, client_address, expires_in }, scope))
