@@ -15,6 +15,7 @@ mod extract;
 mod files;
 mod form_return;
 mod health;
+mod issued;
 mod list;
 mod metrics;
 mod page;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     ApiError, ErrorCode, State,
     extract::{JsonBody, Uploader},
-    uploads::{FileSize, Headers, checked},
+    issued::Headers,
+    uploads::{FileSize, checked},
 };
 use crate::{
     domain::{IssueRequest, IssuedUpload, UploadTarget},

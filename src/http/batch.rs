@@ -8,8 +8,9 @@ use super::{
     ApiError, ErrorCode, FieldError, State,
     error::Problem,
     extract::{Authenticated, ClientAddress, JsonBody, parse},
+    issued::{Issued, json_body},
     request::RequestId,
-    uploads::{IssueUploadBody, Issued, idempotency_key, json_body},
+    uploads::{IssueUploadBody, idempotency_key},
 };
 use crate::domain::{IssueRequest, MAX_BATCH};
 

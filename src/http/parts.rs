@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{Authenticated, ClientAddress, JsonBody, UploadId},
-    uploads::{Headers, json_body},
+    issued::{Headers, json_body},
 };
 use crate::{
     domain::{ClaimedPart, MOST_BROKEN_RULES, PartsRequest, SignedPart, UploadedParts},

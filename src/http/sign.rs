@@ -17,7 +17,8 @@ use super::{
     ApiError, ErrorCode, FieldError, State,
     companion::sign_parts,
     extract::{JsonBody, Uploader},
-    uploads::{CallbackView, FileSize, Headers, checked, checked_metadata},
+    issued::{CallbackView, Headers},
+    uploads::{FileSize, checked, checked_metadata},
 };
 use crate::{
     domain::{DomainError, IssueRequest, IssuedUpload, UploadTarget},
