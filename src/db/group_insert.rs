@@ -35,8 +35,9 @@ macro_rules! group_insert {
                     out.push_identifier(column)?;
                     separator = ", ";
                 }
-                out.push_sql(") SELECT * FROM unnest(");
-                let mut separators = std::iter::once("").chain(std::iter::repeat(", "));
+                // Not FROM unnest(…, …), which writes each array into a store of its own before the first row is made.
+                out.push_sql(") SELECT unnest(");
+                let mut separators = std::iter::once("").chain(std::iter::repeat("), unnest("));
                 $(
                     out.push_sql(separators.next().unwrap_or_default());
                     out.push_bind_param::<diesel::sql_types::Array<$sql_type>, _>(&self.$column)?;
