@@ -29,7 +29,7 @@ impl ObjectKey {
     pub fn parse(key: impl Into<String>) -> Result<Self, Invalid> {
         let key = key.into();
         if key.is_empty() || key.len() > MAX_KEY_BYTES {
-            return Err(Invalid::new("must be 1 to 1024 bytes of UTF-8"));
+            return Err(too_long());
         }
         if key.chars().any(|c| c.is_control() || c == '\\') {
             return Err(Invalid::new("must not hold control characters or backslashes"));
@@ -51,9 +51,12 @@ impl ObjectKey {
     /// # Errors
     /// When this key is too long for that and for the copy's key.
     pub fn staged(&self) -> Result<Self, Invalid> {
-        let staged = Self::parse([STAGING, &self.0].concat())?;
-        staged.copied(&"0".repeat(ATTEMPT_DIGITS))?;
-        Ok(staged)
+        // The segments that are added break no rule but, perhaps, the one of the length.
+        let longest = self.0.len() + STAGING.len().max(ATTEMPT_DIGITS + 1);
+        if longest > MAX_KEY_BYTES {
+            return Err(too_long());
+        }
+        Ok(Self([STAGING, &self.0].concat()))
     }
 
     /// Whether the key is in the staging area.
@@ -95,9 +98,16 @@ impl fmt::Display for ObjectKey {
     }
 }
 
+fn too_long() -> Invalid {
+    Invalid::new("must be 1 to 1024 bytes of UTF-8")
+}
+
 /// `.` and `..`, also with dots written `%2e`: WHATWG URL parsers resolve those as well.
 fn is_dot_segment(segment: &str) -> bool {
-    segment.len() <= 6 && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    let may_be = |first: &u8| matches!(first, b'.' | b'%');
+    segment.len() <= 6
+        && segment.as_bytes().first().is_some_and(may_be)
+        && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
 #[cfg(test)]
