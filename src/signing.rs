@@ -77,6 +77,11 @@ impl Signer {
         &self.credentials
     }
 
+    /// The region that the bucket lies in.
+    pub fn region(&self) -> &str {
+        self.signing_key.region()
+    }
+
     /// The bucket that this signs for.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint

@@ -65,6 +65,10 @@ impl SigningKeyCache {
         Self { region, key: ArcSwapOption::empty() }
     }
 
+    pub(super) fn region(&self) -> &str {
+        &self.region
+    }
+
     /// The key of `credentials` for the day `date`. A cache belongs to one signer, so the credentials never change.
     pub(super) fn of_day(&self, credentials: &Credentials, date: &str) -> Arc<SigningKey> {
         if let Some(key) = self.key.load_full().filter(|key| key.date == date) {
