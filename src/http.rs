@@ -16,6 +16,7 @@ mod files;
 mod form_return;
 mod health;
 mod issued;
+mod json_object;
 mod list;
 mod metrics;
 mod page;
@@ -102,7 +103,7 @@ impl State {
     }
 }
 
-/// The route table. Every path is served with and without a trailing slash.
+/// The route table. Every path is served with a trailing slash as well, which [`finish`] takes off.
 pub fn routes(app: &mut ServiceConfig) {
     // Uploads: for SPA frontends and mobile clients.
     at(app, "/api/v1/uploads", "GET, POST", [web::post().to(uploads::issue), web::get().to(uploads::list)]);
@@ -191,7 +192,7 @@ pub fn routes(app: &mut ServiceConfig) {
 struct RoutePattern(&'static str);
 
 fn at<const N: usize>(app: &mut ServiceConfig, path: &'static str, allowed: &'static str, routes: [Route; N]) {
-    let mut resource = web::resource([path.to_owned(), format!("{path}/")]).app_data(RoutePattern(path));
+    let mut resource = web::resource(path).app_data(RoutePattern(path));
     for route in routes {
         resource = resource.route(route);
     }

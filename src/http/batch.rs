@@ -1,18 +1,18 @@
 //! Issuing many uploads at once.
 
 use actix_web::{HttpRequest, HttpResponse, http::header::ContentType, web};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    error::Problem,
     extract::{Authenticated, ClientAddress, JsonBody, parse},
-    issued::{Issued, json_body},
+    issued::issued_json,
+    json_object::JsonObject,
     request::RequestId,
     uploads::{IssueUploadBody, idempotency_key},
 };
-use crate::domain::{IssueRequest, MAX_BATCH};
+use crate::domain::{IssueRequest, IssuedUpload, MAX_BATCH};
 
 /// What a body may have at least, in bytes: 100 files with the longest names and metadata.
 const BATCH_BODY: usize = 1 << 20;
@@ -32,18 +32,28 @@ pub(super) async fn issue(
     let requests = body.value.validate(&state)?;
     let results = state.service.issue_uploads(user.at(address), requests, idempotency_key).await?;
     let request_id = RequestId::of(&request);
-    let results: Vec<_> = results
-        .iter()
-        .map(|result| match result {
-            Ok(upload) => ResultView::Issued { status: 201, upload: Issued { state: &state, upload } },
-            Err(error) => ResultView::Refused {
-                status: error.code().status().as_u16(),
-                problem: error.problem(&state.base_url, &request_id),
-            },
-        })
-        .collect();
-    let size = RESULT_SIZE * results.len();
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(json_body(&BatchView { results }, size)?))
+    let mut body = Vec::with_capacity(RESULT_SIZE * results.len());
+    let mut separator: &[u8] = b"{\"results\":[";
+    for result in &results {
+        body.extend_from_slice(separator);
+        separator = b",";
+        body.extend_from_slice(&result_json(&state, result, &request_id)?);
+    }
+    body.extend_from_slice(b"]}");
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(body))
+}
+
+/// What a request of its own would have been answered.
+fn result_json(state: &State, result: &Result<IssuedUpload, ApiError>, request_id: &str) -> Result<Vec<u8>, ApiError> {
+    let mut object = JsonObject::new(RESULT_SIZE);
+    match result {
+        Ok(upload) => object.member("status", &201)?.raw("upload", &issued_json(state, upload)?),
+        Err(error) => {
+            let status = error.code().status().as_u16();
+            object.member("status", &status)?.member("problem", &error.problem(&state.base_url, request_id))?
+        }
+    };
+    Ok(object.finish())
 }
 
 /// The body of a batch. Each upload is read on its own, so that one that cannot be read leaves the others alone.
@@ -63,17 +73,4 @@ impl BatchBody {
         let read = |upload: &RawValue| parse::<IssueUploadBody>(upload.get().as_bytes())?.validate(state);
         Ok(self.uploads.iter().map(|upload| read(upload)).collect())
     }
-}
-
-#[derive(Serialize)]
-struct BatchView<'a> {
-    results: Vec<ResultView<'a>>,
-}
-
-/// What a request of its own would have been answered.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ResultView<'a> {
-    Issued { status: u16, upload: Issued<'a> },
-    Refused { status: u16, problem: Problem<'a> },
 }

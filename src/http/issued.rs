@@ -7,14 +7,16 @@ use actix_web::{
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
-use serde_json::value::RawValue;
 
-use super::{ApiError, ErrorCode, State, uploads::UploadView};
+use super::{ApiError, ErrorCode, State, json_object::JsonObject, uploads::UploadView};
 use crate::domain::{IssuedUpload, UploadTarget};
+
+/// What is expected of an answer, in bytes: a form with the token of a session, twice.
+const EXPECTED_SIZE: usize = 8192;
 
 /// The answer to whoever issued or renewed `upload`.
 pub(super) fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -> Result<HttpResponse, ApiError> {
-    let body = json_body(&Issued { state, upload }, 8192)?;
+    let body = issued_json(state, upload)?;
     Ok(HttpResponse::build(status).content_type(ContentType::json()).body(body))
 }
 
@@ -27,54 +29,33 @@ pub(super) fn json_body(value: &impl Serialize, size: usize) -> Result<Vec<u8>, 
 }
 
 /// An upload with where its bytes go, as the client that it is issued to sees it.
-pub(super) struct Issued<'a> {
-    pub(super) state: &'a State,
-    pub(super) upload: &'a IssuedUpload,
-}
-
-impl Serialize for Issued<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { state, upload } = self;
-        // The fields of a form are most of the answer and stand in it twice.
-        let fields = match &upload.target {
-            Some(UploadTarget::Post(form)) => RawValue::from_string(form.fields_json()).ok(),
-            _ => None,
-        };
-        let presigned_post_data = match (&upload.target, fields.as_deref()) {
-            (Some(UploadTarget::Post(form)), Some(fields)) => Some(PostDataView { url: &form.url, fields }),
-            _ => None,
-        };
-        let upload_url = format!("{}/api/v1/uploads/{}", state.base_url, upload.intent.id);
-        let view = IssuedView {
-            view: UploadView::from(&*upload.intent),
-            upload: upload.target.as_ref().map(|target| TargetView::new(target, fields.as_deref(), &upload_url)),
-            presigned_post_data,
-            callback: CallbackView::of(state, upload),
-        };
-        view.serialize(serializer)
+pub(super) fn issued_json(state: &State, upload: &IssuedUpload) -> Result<Vec<u8>, ApiError> {
+    let mut object = JsonObject::of(&UploadView::from(&*upload.intent), EXPECTED_SIZE)?;
+    match &upload.target {
+        Some(UploadTarget::Post(form)) => {
+            // Most of the answer, and it stands there twice.
+            let fields = form.fields_json();
+            let mut target = JsonObject::new(fields.len() + 256);
+            target.member("method", &"POST")?.member("url", &form.url)?.raw("fields", fields.as_bytes());
+            target.member("headers", &NoMembers {})?.member("expires_at", &form.expires_at)?;
+            let mut data = JsonObject::new(fields.len() + 256);
+            data.member("url", &form.url)?.raw("fields", fields.as_bytes());
+            object.raw("upload", &target.finish()).raw("presigned_post_data", &data.finish());
+        }
+        target => {
+            let view = target.as_ref().map(|target| TargetView::new(state, upload, target));
+            object.member("upload", &view)?.member("presigned_post_data", &())?;
+        }
     }
-}
-
-#[derive(Serialize)]
-struct IssuedView<'a> {
-    #[serde(flatten)]
-    view: UploadView<'a>,
-    upload: Option<TargetView<'a>>,
-    presigned_post_data: Option<PostDataView<'a>>,
-    callback: Option<CallbackView<'a>>,
+    object.member("callback", &CallbackView::of(state, upload))?;
+    Ok(object.finish())
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
 enum TargetView<'a> {
     /// One request.
-    Request {
-        method: &'static str,
-        url: &'a str,
-        fields: FormFields<'a>,
-        headers: Headers<'a>,
-        expires_at: DateTime<Utc>,
-    },
+    Request { method: &'static str, url: &'a str, fields: NoMembers, headers: Headers<'a>, expires_at: DateTime<Utc> },
     /// A request for each part, of which the URLs have to be asked for.
     Parts {
         method: &'static str,
@@ -86,19 +67,9 @@ enum TargetView<'a> {
     },
 }
 
+/// `{}`
 #[derive(Serialize)]
-struct PostDataView<'a> {
-    url: &'a str,
-    fields: &'a RawValue,
-}
-
-/// The fields of a form as JSON, or none.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum FormFields<'a> {
-    Some(&'a RawValue),
-    None {},
-}
+struct NoMembers {}
 
 #[derive(Serialize)]
 pub(super) struct CallbackView<'a> {
@@ -109,7 +80,7 @@ pub(super) struct CallbackView<'a> {
 impl<'a> CallbackView<'a> {
     /// What confirms `upload` without a JWT; none for what is settled already.
     pub(super) fn of(state: &State, upload: &'a IssuedUpload) -> Option<Self> {
-        let url = format!("{}/api/v1/uploads/{}/complete", state.base_url, upload.intent.id);
+        let url = format!("{}/complete", upload_url(state, upload));
         upload.callback_token.as_ref().map(|token| Self { url, token: token.expose_secret() })
     }
 }
@@ -129,28 +100,29 @@ impl Serialize for Headers<'_> {
 }
 
 impl<'a> TargetView<'a> {
-    fn new(target: &'a UploadTarget, fields: Option<&'a RawValue>, upload_url: &str) -> Self {
-        let fields = fields.map_or(FormFields::None {}, FormFields::Some);
+    /// Of any target but a form.
+    fn new(state: &State, upload: &IssuedUpload, target: &'a UploadTarget) -> Option<Self> {
         match target {
-            UploadTarget::Put(put) => Self::Request {
+            UploadTarget::Put(put) => Some(Self::Request {
                 method: "PUT",
                 url: put.url(),
-                fields,
+                fields: NoMembers {},
                 headers: Headers(&put.headers),
                 expires_at: put.expires_at,
-            },
-            UploadTarget::Post(form) => {
-                let (url, headers) = (&form.url, Headers(&[]));
-                Self::Request { method: "POST", url, fields, headers, expires_at: form.expires_at }
-            }
-            UploadTarget::Multipart { plan, has_checksums, expires_at } => Self::Parts {
+            }),
+            UploadTarget::Post(_) => None,
+            UploadTarget::Multipart { plan, has_checksums, expires_at } => Some(Self::Parts {
                 method: "MULTIPART",
                 part_size: plan.map(|plan| plan.part_size()),
                 part_count: plan.map(|plan| plan.part_count()),
                 part_checksums: *has_checksums,
-                parts_url: format!("{upload_url}/parts"),
+                parts_url: format!("{}/parts", upload_url(state, upload)),
                 expires_at: *expires_at,
-            },
+            }),
         }
     }
+}
+
+fn upload_url(state: &State, upload: &IssuedUpload) -> String {
+    format!("{}/api/v1/uploads/{}", state.base_url, upload.intent.id)
 }

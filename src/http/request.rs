@@ -8,8 +8,9 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method,
+        Method, Uri,
         header::{self, HeaderName, HeaderValue},
+        uri::PathAndQuery,
     },
     middleware::Next,
     web,
@@ -55,15 +56,16 @@ impl Deref for RequestId {
     }
 }
 
-/// Gives the request an id, and turns every failure into a problem that names it.
+/// Gives the request an id and the one spelling of its path, and turns every failure into a problem that names the id.
 pub async fn finish(
     state: web::Data<State>,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let began = Instant::now();
     let request_id = request_id(&request);
     request.extensions_mut().insert(request_id.clone());
+    take_off_trailing_slash(&mut request);
     let answered = next.call(request).await;
     let mut response = match answered {
         Ok(response) => match response.response().error().and_then(|error| error.as_error::<ApiError>()) {
@@ -107,6 +109,20 @@ fn request_id(request: &ServiceRequest) -> RequestId {
         (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
     RequestId(given.filter(usable).map_or_else(|| Uuid::now_v7().simple().to_string().into(), Rc::from))
+}
+
+/// Every path is served with and without a trailing slash, and the route table knows it without: a second pattern would
+/// turn each comparison of texts there into two regular expressions.
+fn take_off_trailing_slash(request: &mut ServiceRequest) {
+    let uri = request.uri();
+    let Some(path) = uri.path().strip_suffix('/').filter(|path| !path.is_empty()) else { return };
+    let query = uri.query().map(|query| ["?", query].concat()).unwrap_or_default();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from([path, &query].concat()).ok();
+    // Of what it was made of, without a slash: it is one.
+    let Ok(uri) = Uri::from_parts(parts) else { return };
+    request.match_info_mut().get_mut().update(&uri);
+    request.head_mut().uri = uri;
 }
 
 /// The path that the route table was asked for. It is not the one that was sent: `/%75/…` leads to `/u/…` as well, and
