@@ -27,6 +27,7 @@ mod revocations;
 mod s3_xml;
 mod sign;
 mod tickets;
+mod timestamp;
 mod uploads;
 
 use std::{future::ready, sync::Arc, time::Duration};

@@ -35,12 +35,16 @@ pub(super) fn issued_json(state: &State, upload: &IssuedUpload) -> Result<Vec<u8
         Some(UploadTarget::Post(form)) => {
             // Most of the answer, and it stands there twice.
             let fields = form.fields_json();
-            let mut target = JsonObject::new(fields.len() + 256);
-            target.member("method", &"POST")?.member("url", &form.url)?.raw("fields", fields.as_bytes());
-            target.member("headers", &NoMembers {})?.member("expires_at", &form.expires_at)?;
-            let mut data = JsonObject::new(fields.len() + 256);
-            data.member("url", &form.url)?.raw("fields", fields.as_bytes());
-            object.raw("upload", &target.finish()).raw("presigned_post_data", &data.finish());
+            let expires_at = form.expires_at;
+            object
+                .object("upload", |target| {
+                    target.member("method", &"POST")?.member("url", &form.url)?.raw("fields", fields.as_bytes());
+                    target.member("headers", &NoMembers {})?.member("expires_at", &expires_at).map(drop)
+                })?
+                .object("presigned_post_data", |data| {
+                    data.member("url", &form.url)?.raw("fields", fields.as_bytes());
+                    Ok(())
+                })?;
         }
         target => {
             let view = target.as_ref().map(|target| TargetView::new(state, upload, target));

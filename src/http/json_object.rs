@@ -42,6 +42,24 @@ impl JsonObject {
         Ok(self)
     }
 
+    /// Appends a member that is an object itself, whose members are what `write` appends.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub(super) fn object(
+        &mut self,
+        name: &'static str,
+        write: impl FnOnce(&mut Self) -> Result<(), ApiError>,
+    ) -> Result<&mut Self, ApiError> {
+        self.name(name);
+        self.text.push(b'{');
+        self.is_empty = true;
+        write(self)?;
+        self.text.push(b'}');
+        self.is_empty = false;
+        Ok(self)
+    }
+
     /// Appends a member whose value is `json`.
     pub(super) fn raw(&mut self, name: &'static str, json: &[u8]) -> &mut Self {
         self.name(name);
@@ -86,7 +104,12 @@ mod tests {
     fn members_stand_behind_those_of_the_value() {
         let mut object = JsonObject::of(&BTreeMap::from([("a", 1)]), 0).unwrap();
         object.member("b", &"\"quoted\"").unwrap().raw("c", b"{\"d\":[]}");
-        assert_eq!(read(object), serde_json::json!({ "a": 1, "b": "\"quoted\"", "c": { "d": [] } }));
+        object.object("e", |e| e.member("f", &1)?.member("g", &2).map(drop)).unwrap();
+        object.object("h", |_| Ok(())).unwrap().member("i", &3).unwrap();
+        let expected = serde_json::json!({
+            "a": 1, "b": "\"quoted\"", "c": { "d": [] }, "e": { "f": 1, "g": 2 }, "h": {}, "i": 3,
+        });
+        assert_eq!(read(object), expected);
     }
 
     #[test]

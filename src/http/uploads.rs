@@ -14,6 +14,7 @@ use super::{
     issued::issued,
     list::{Paging, broken},
     parts::{ClaimedPartBody, PARTS_BODY},
+    timestamp,
 };
 use crate::{
     db::{UploadIntent, idempotency::IdempotencyKey, uploads::Page},
@@ -300,6 +301,7 @@ pub(super) struct UploadView<'a> {
     checksum_sha256: Option<String>,
     #[serde(skip_serializing_if = "Metadata::is_empty")]
     metadata: &'a Metadata,
+    #[serde(serialize_with = "timestamp::serialize")]
     created_at: DateTime<Utc>,
     created_by: &'a str,
     state: IntentState,
@@ -307,7 +309,9 @@ pub(super) struct UploadView<'a> {
     policy_version: &'a str,
     method: UploadMethod,
     client_network: Option<crate::model::ClientNetwork>,
+    #[serde(serialize_with = "timestamp::serialize")]
     expires_at: DateTime<Utc>,
+    #[serde(serialize_with = "timestamp::serialize")]
     confirm_until: DateTime<Utc>,
     #[serde(flatten)]
     settlement: Option<SettlementView<'a>>,

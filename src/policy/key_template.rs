@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 
 use crate::model::{IntentId, Invalid, ObjectKey, Principal, object_key::STAGING};
 
@@ -97,9 +97,9 @@ impl KeyTemplate {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => key.push_str(text),
-                Piece::Placeholder(Placeholder::Year) => push_date(&mut key, now, "%Y"),
-                Piece::Placeholder(Placeholder::Month) => push_date(&mut key, now, "%m"),
-                Piece::Placeholder(Placeholder::Day) => push_date(&mut key, now, "%d"),
+                Piece::Placeholder(Placeholder::Year) => push_padded(&mut key, 4, now.year()),
+                Piece::Placeholder(Placeholder::Month) => push_padded(&mut key, 2, now.month()),
+                Piece::Placeholder(Placeholder::Day) => push_padded(&mut key, 2, now.day()),
                 Piece::Placeholder(Placeholder::Id) => key.push_str(&id.hex()),
                 Piece::Placeholder(Placeholder::Name) => key.push_str(slug),
                 Piece::Placeholder(Placeholder::Tenant) => match &principal.tenant {
@@ -211,9 +211,9 @@ fn pieces(template: &str) -> Result<Vec<Piece>, Invalid> {
     Ok(pieces)
 }
 
-fn push_date(key: &mut String, now: DateTime<Utc>, format: &str) {
+fn push_padded(key: &mut String, digits: usize, number: impl fmt::Display) {
     // Writing to a String cannot fail.
-    let _ = write!(key, "{}", now.format(format));
+    let _ = write!(key, "{number:0digits$}");
 }
 
 fn escape(value: &str) -> String {
