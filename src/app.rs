@@ -32,7 +32,7 @@ use crate::{
         LiveOptions, LiveReport, Outbox, Service, StoreCapability, SweepProgress, Sweeper, TokenKeys,
     },
     http::{self, Metrics, Page, State},
-    model::{Delivery, IpScope},
+    model::{Delivery, IpScope, UploadMethod},
     policy::{self, InspectionRule, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher, Rules},
     s3::{ObjectReader, ObjectStore, Sdk, Sessions},
     scanner::Scanner,
@@ -439,6 +439,8 @@ fn meets_demands(document: &PolicyDocument, config: &Config, lacking: &[StoreCap
         problems.extend(asking.into_iter().map(|name| Problem::new(format!("policy.{name}.{setting}"), rule)));
     };
     if config.s3.sts.is_none() {
+        let rule = "needs the [s3.sts] settings where it has \"credentials\": the service's own are never handed out";
+        refuse("methods", rule, &|rules| rules.methods.contains(&UploadMethod::Credentials));
         let rule =
             "needs the [s3.sts] settings, without which no store can hold a URL to a network; or must be \"off\"";
         refuse("ip_scope", rule, &|rules| rules.ip_scope != IpScope::Off);

@@ -32,7 +32,7 @@ pub use intent::{IntentEvent, IntentId, IntentState, Transition, UploadMethod};
 pub use metadata::Metadata;
 pub use multipart::{PartNumber, PartPlan, PlannedPart};
 pub use network::{ClientNetwork, IpScope};
-pub use object_key::ObjectKey;
+pub use object_key::{ObjectKey, StagingArea};
 pub use principal::{Principal, Scope};
 pub use public_address::is_globally_reachable;
 pub use size_promise::SizePromise;

@@ -139,8 +139,9 @@ impl S3Config {
             let rule = "must be given together with s3.secret_access_key, or both left out";
             problems.push(Problem::new("s3.access_key_id", rule));
         }
-        if self.stage.contains(&UploadMethod::Multipart) {
-            let rule = "must hold \"put\" or \"post\" only: no client can complete a multipart upload";
+        if self.stage.iter().any(|method| !matches!(method, UploadMethod::Put | UploadMethod::Post)) {
+            let rule = "must hold \"put\" or \"post\" only: no client can complete a multipart upload, and what credentials \
+                        write is always staged";
             problems.push(Problem::new("s3.stage", rule));
         }
         if self.request_timeout.is_zero() {

@@ -221,7 +221,7 @@ diesel::table! {
         checksum_sha256 -> Nullable<Bytea>,
         /// User metadata (x-amz-meta-*), bound in the signature.
         metadata -> Jsonb,
-        /// How the bytes travel: put, post or multipart.
+        /// put: a presigned PUT. post: a presigned form. multipart: presigned parts. credentials: what the client signs itself, with credentials for an area of the bucket.
         method -> Text,
         /// Name of the policy that decided.
         policy -> Text,

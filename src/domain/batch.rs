@@ -21,7 +21,7 @@ enum Place<E> {
     /// An earlier request with the same key has led to this.
     Earlier(Box<UploadIntent>),
     /// It is allowed.
-    Allowed(Draft),
+    Allowed(Box<Draft>),
     /// It is not.
     Refused(E),
 }
@@ -62,7 +62,8 @@ impl Service {
                     let recorded = Recorded::Replay(upload);
                     of_one(self.replayed(caller, recorded, expires_in, form_return.as_ref()).await)?
                 }
-                Place::Allowed(Draft { intent, grant, content_md5, .. }) => {
+                Place::Allowed(draft) => {
+                    let Draft { intent, grant, content_md5, .. } = *draft;
                     of_one(self.signed(intent, &grant, now, form_return.as_ref(), content_md5))?
                 }
                 Place::Refused(error) => Err(error),
@@ -87,7 +88,7 @@ impl Service {
                 (Err(refused), _) => Place::Refused(refused),
                 (Ok(_), Some(upload)) => Place::Earlier(upload),
                 (Ok(request), None) => match of_one(self.draft(caller, &document, request, now).await) {
-                    Ok(Ok(draft)) => Place::Allowed(draft),
+                    Ok(Ok(draft)) => Place::Allowed(Box::new(draft)),
                     Ok(Err(refused)) => Place::Refused(refused),
                     Err(error) => {
                         self.forget_drafts(&places).await;

@@ -44,17 +44,24 @@ impl BucketCors {
     /// whether a later one has the method as well.
     pub fn needed(document: &PolicyDocument, origins: &[String]) -> Self {
         let uploads_by = |method| document.all_rules().any(|(_, rules)| rules.methods.contains(&method));
-        let [put, post, multipart] = [UploadMethod::Put, UploadMethod::Post, UploadMethod::Multipart].map(uploads_by);
+        let [put, post, multipart, credentials] =
+            [UploadMethod::Put, UploadMethod::Post, UploadMethod::Multipart, UploadMethod::Credentials].map(uploads_by);
         let listed = |items: &[(&'static str, bool)]| -> Vec<&'static str> {
             items.iter().filter(|(_, is_needed)| *is_needed).map(|(item, _)| *item).collect()
         };
         let rule = CorsRule {
             id: "presignd",
             allowed_origins: origins.to_vec(),
-            allowed_methods: listed(&[("PUT", put || multipart), ("POST", post), ("GET", true)]),
+            allowed_methods: listed(&[
+                ("PUT", put || multipart || credentials),
+                // By credentials, a page begins and completes files in parts itself, and gives them up.
+                ("POST", post || credentials),
+                ("DELETE", credentials),
+                ("GET", true),
+            ]),
             // The fields of a form are no headers, and of a part nothing but its digest is said.
             allowed_headers: listed(&[
-                ("content-type", put),
+                ("content-type", put || credentials),
                 // Of Active Storage, whose clients promise it instead of a SHA-256.
                 ("content-md5", put),
                 ("if-none-match", put),
@@ -64,7 +71,7 @@ impl BucketCors {
             ]),
             expose_headers: listed(&[
                 ("ETag", true),
-                ("Location", post),
+                ("Location", post || credentials),
                 ("Content-Disposition", true),
                 ("Content-Range", true),
             ]),
@@ -93,6 +100,10 @@ mod tests {
             ("[policy.default]\nmethods = [\"put\"]\n", &["PUT", "GET"]),
             ("[policy.default]\nmethods = [\"post\"]\n", &["POST", "GET"]),
             ("[policy.default]\nmethods = [\"post\", \"multipart\"]\n", &["PUT", "POST", "GET"]),
+            (
+                "[policy.default]\nmethods = [\"credentials\"]\nupload.expires_in = \"15m\"\n",
+                &["PUT", "POST", "DELETE", "GET"],
+            ),
             (other, &["PUT", "POST", "GET"]),
             (planned, &["PUT", "POST", "GET"]),
         ] {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aws_lc_rs::digest;
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -12,8 +13,8 @@ use crate::{
         idempotency::{IdempotencyKey, Recorded},
     },
     model::{
-        ByteSize, ClientNetwork, ContentType, FileName, IntentId, IntentState, Md5Digest, Metadata, PartPlan, Scope,
-        Sha256Digest, SizePromise, UploadMethod,
+        ByteSize, ClientNetwork, ContentType, FileName, IntentId, IntentState, Md5Digest, Metadata, PartPlan,
+        Principal, Scope, Sha256Digest, SizePromise, StagingArea, UploadMethod,
     },
     policy::{ChecksumRule, FileRequest, PolicyDocument, Refusal, Rules, UploadDecision},
     s3::{Access, MultipartAttributes},
@@ -67,6 +68,8 @@ pub enum UploadTarget {
     Put(PresignedUrl),
     /// A form to POST.
     Post(PresignedPost),
+    /// Credentials that sign whatever writes this object.
+    Credentials(Arc<Signer>),
     /// Parts, for each of which a URL has to be asked for.
     Multipart {
         /// Which parts; none where the client cuts the file as it likes.
@@ -92,6 +95,8 @@ pub(super) struct Grant {
     pub(super) file_size: SizePromise,
     pub(super) plan: Option<PartPlan>,
     pub(super) network: Option<ClientNetwork>,
+    /// What the signer reaches, where the client gets its credentials.
+    pub(super) area: Option<StagingArea>,
     pub(super) signer: Arc<Signer>,
     pub(super) life: Duration,
     pub(super) expires_at: DateTime<Utc>,
@@ -150,7 +155,11 @@ impl Service {
             free_parts: request.free_parts,
             expires_in: request.expires_in,
         };
-        let grant = self.grant(caller, document, &rules, &file, now).await?;
+        let area = rules
+            .methods
+            .contains(&UploadMethod::Credentials)
+            .then(|| area(caller.principal, &request.policy, ClientNetwork::of(caller.address, rules.ip_scope)));
+        let grant = self.grant(caller, document, &rules, &file, area, now).await?;
         let form_return = request.form_return;
         if form_return.is_some() && grant.method != UploadMethod::Post {
             return Err(DomainError::ReturnNeedsForm);
@@ -158,8 +167,12 @@ impl Service {
         let id = IntentId::at(now);
         let slug = request.original_file_name.slug();
         let object_key = rules.key.render(id, now, caller.principal, &slug).and_then(|key| {
-            // A form can be sent again until it expires, and S3 has no condition that would make it write only once.
-            if self.staged_methods.contains(&grant.method) { key.staged() } else { Ok(key) }
+            match grant.area {
+                Some(area) => key.staged_in(area),
+                // A form can be sent again until it expires, and S3 has no condition that would make it write only once.
+                None if self.staged_methods.contains(&grant.method) => key.staged(),
+                None => Ok(key),
+            }
         });
         let object_key = object_key.map_err(DomainError::NoKey)?;
         let parts = match grant.method {
@@ -175,7 +188,7 @@ impl Service {
                 };
                 self.begin_parts(&object_key, grant.plan.as_ref(), attributes).await?
             }
-            UploadMethod::Put | UploadMethod::Post => PartColumns::default(),
+            UploadMethod::Put | UploadMethod::Post | UploadMethod::Credentials => PartColumns::default(),
         };
         let intent = Box::new(UploadIntent {
             id,
@@ -250,22 +263,36 @@ impl Service {
         }
     }
 
-    /// Asks the policy, and finds a signer and an end that it allows.
+    /// Asks the policy, and finds a signer and an end that it allows. `area` is where credentials would reach, if those
+    /// are what it comes to.
     pub(super) async fn grant(
         &self,
         caller: Caller<'_>,
         document: &PolicyDocument,
         rules: &Rules,
         file: &FileRequest<'_>,
+        area: Option<StagingArea>,
         now: DateTime<Utc>,
     ) -> Result<Grant, DomainError> {
         let decision = rules.decide_upload(file)?;
         let network = ClientNetwork::of(caller.address, rules.ip_scope);
-        let signer = self.sessions.signer(network, Access::Upload, document.longest_expiry()).await?;
-        let (life, expires_at) = url_end(now, decision.expires_in, &signer);
+        let UploadDecision { method, file_size, plan, expires_in } = decision;
+        let area = area.filter(|_| method == UploadMethod::Credentials);
+        let access = area.map_or(Access::Upload, |area| self.sessions.area(area, expires_in));
+        let signer = self.sessions.signer(network, access, document.longest_expiry()).await?;
+        let (life, expires_at) = url_end(now, expires_in, &signer);
         let grace = TimeDelta::from_std(rules.confirm_grace).unwrap_or_default();
-        let UploadDecision { method, file_size, plan, .. } = decision;
-        Ok(Grant { method, file_size, plan, network, signer, life, expires_at, confirm_until: expires_at + grace })
+        Ok(Grant {
+            area,
+            method,
+            file_size,
+            plan,
+            network,
+            signer,
+            life,
+            expires_at,
+            confirm_until: expires_at + grace,
+        })
     }
 
     /// Signs what `intent` says, all of it; and beside that only what makes the signature stricter.
@@ -320,6 +347,7 @@ impl Service {
                 };
                 UploadTarget::Post(grant.signer.presign_post(&form, now, grant.life)?)
             }
+            UploadMethod::Credentials => UploadTarget::Credentials(Arc::clone(&grant.signer)),
             UploadMethod::Multipart => {
                 let multipart = intent.multipart().ok_or(DomainError::NotMultipart)?;
                 let (plan, has_checksums) = (multipart.plan, multipart.has_checksums);
@@ -328,5 +356,52 @@ impl Service {
         };
         let callback_token = Some(self.callback_tokens.issue(intent.id, intent.confirm_until));
         Ok(IssuedUpload { intent, target: Some(target), callback_token })
+    }
+}
+
+/// The area of whoever uploads under one policy from one network: nobody else's credentials reach it, nor those that the
+/// same user gets elsewhere. What a client is given with one file writes its other files as well, because clients ask
+/// for credentials once and not for each file.
+fn area(principal: &Principal, policy: &str, network: Option<ClientNetwork>) -> StagingArea {
+    let network = network.map(|network| network.to_string()).unwrap_or_default();
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in ["presignd area v1", &principal.issuer, &principal.subject, policy, &network] {
+        // With its length, so that no two lists of parts read the same.
+        context.update(&part.len().to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    StagingArea::from_digest(context.finish().as_ref().first_chunk().copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::IpScope;
+
+    #[test]
+    fn nobody_shares_an_area() {
+        let who = |issuer: &str, subject: &str| Principal {
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+            tenant: None,
+            can_upload: true,
+            can_download: true,
+            can_administer: false,
+            authenticated_until: DateTime::UNIX_EPOCH,
+        };
+        let network = |address: &str| ClientNetwork::of(address.parse().unwrap(), IpScope::Prefix { v4: 32, v6: 64 });
+        let areas = [
+            area(&who("i", "alice"), "default", network("192.0.2.1")),
+            area(&who("i", "bob"), "default", network("192.0.2.1")),
+            area(&who("j", "alice"), "default", network("192.0.2.1")),
+            area(&who("i", "alice"), "photos", network("192.0.2.1")),
+            area(&who("i", "alice"), "default", network("192.0.2.2")),
+            area(&who("i", "alice"), "default", None),
+            area(&who("ia", "lice"), "default", network("192.0.2.1")),
+        ];
+        for (at, one) in areas.iter().enumerate() {
+            assert!(!areas.iter().skip(at + 1).any(|other| other == one), "{at}");
+        }
+        assert_eq!(areas[0], area(&who("i", "alice"), "default", network("192.0.2.1")));
     }
 }

@@ -62,7 +62,7 @@ impl Service {
         if lacks_checksums && rules.checksum == ChecksumRule::Required {
             return Err(Refusal::ChecksumRequired.into());
         }
-        let grant = self.grant(caller, &document, &rules, &file, now).await?;
+        let grant = self.grant(caller, &document, &rules, &file, intent.object_key.area(), now).await?;
         let renewal = Renewal {
             policy_version: document.version().to_owned(),
             network: grant.network,

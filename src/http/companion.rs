@@ -233,7 +233,8 @@ pub(super) struct PartBody {
     etag: String,
 }
 
-/// `GET /s3/sts`, which this service does not do: credentials of the store would let a page write what no row records.
+/// `GET /s3/sts`, which this service does not do: the contract names no file, and credentials are given for recorded
+/// uploads alone.
 pub(super) async fn sts(_uploader: Uploader) -> Result<HttpResponse, ApiError> {
     Err(ApiError::new(ErrorCode::CredentialsNotGiven))
 }

@@ -98,8 +98,8 @@ error_codes! {
         "See /openapi.yaml for the paths.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
         "The Allow header lists the methods that it takes.";
-    CredentialsNotGiven = "credentials_not_given", BAD_REQUEST, "No credentials of the store are given out: use companionEndpoint or signRequest",
-        "With credentials of the store a page could write what no upload records. Let Uppy use companionEndpoint or signRequest instead of getCredentials.";
+    CredentialsNotGiven = "credentials_not_given", BAD_REQUEST, "No credentials are given that no upload records: use companionEndpoint, signRequest, or uploads by credentials",
+        "Issue uploads with the method \"credentials\", which docs/CLIENTS.md shows for getCredentials, or let Uppy use companionEndpoint or signRequest.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The body did not arrive in time",
         "Try again over a better connection. Nothing was recorded.";
     UploadIncomplete = "upload_incomplete", CONFLICT, "The upload is not complete yet",
@@ -414,7 +414,9 @@ impl From<S3Error> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let received = match &refusal {
-            Refusal::TooLarge { received, .. } | Refusal::TooSmall { received, .. } => Some((*received).into()),
+            Refusal::TooLarge { received, .. }
+            | Refusal::TooSmall { received, .. }
+            | Refusal::TooShortForCredentials { received } => Some((*received).into()),
             Refusal::ContentType { received, .. } => Some(received.as_str().into()),
             Refusal::MethodNotAllowed { received, .. } | Refusal::TooLargeForOneRequest { received } => {
                 Some(received.as_str().into())

@@ -5,7 +5,7 @@ use actix_web::{
     http::{StatusCode, header::ContentType},
 };
 use chrono::{DateTime, Utc};
-use secrecy::ExposeSecret as _;
+use secrecy::ExposeSecret;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{ApiError, ErrorCode, State, json_object::JsonObject, uploads::UploadView};
@@ -60,6 +60,17 @@ pub(super) fn issued_json(state: &State, upload: &IssuedUpload) -> Result<Vec<u8
 enum TargetView<'a> {
     /// One request.
     Request { method: &'static str, url: &'a str, fields: NoMembers, headers: Headers<'a>, expires_at: DateTime<Utc> },
+    /// Whatever the client signs itself, with credentials whose members have the names that the AWS SDK for JavaScript
+    /// and Uppy read.
+    Credentials {
+        method: &'static str,
+        url: String,
+        bucket: &'a str,
+        key: &'a str,
+        region: &'a str,
+        credentials: CredentialsView<'a>,
+        expires_at: DateTime<Utc>,
+    },
     /// A request for each part, of which the URLs have to be asked for.
     Parts {
         method: &'static str,
@@ -69,6 +80,15 @@ enum TargetView<'a> {
         parts_url: String,
         expires_at: DateTime<Utc>,
     },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CredentialsView<'a> {
+    access_key_id: &'a str,
+    secret_access_key: &'a str,
+    session_token: Option<&'a str>,
+    expiration: DateTime<Utc>,
 }
 
 /// `{}`
@@ -105,7 +125,7 @@ impl Serialize for Headers<'_> {
 
 impl<'a> TargetView<'a> {
     /// Of any target but a form.
-    fn new(state: &State, upload: &IssuedUpload, target: &'a UploadTarget) -> Option<Self> {
+    fn new(state: &'a State, upload: &'a IssuedUpload, target: &'a UploadTarget) -> Option<Self> {
         match target {
             UploadTarget::Put(put) => Some(Self::Request {
                 method: "PUT",
@@ -115,6 +135,24 @@ impl<'a> TargetView<'a> {
                 expires_at: put.expires_at,
             }),
             UploadTarget::Post(_) => None,
+            UploadTarget::Credentials(signer) => {
+                let credentials = signer.credentials();
+                let expires_at = upload.intent.expires_at;
+                Some(Self::Credentials {
+                    method: "CREDENTIALS",
+                    url: signer.endpoint().form_url(),
+                    bucket: signer.endpoint().bucket(),
+                    key: upload.intent.object_key.as_str(),
+                    region: signer.region(),
+                    credentials: CredentialsView {
+                        access_key_id: credentials.access_key_id(),
+                        secret_access_key: credentials.secret_access_key().expose_secret(),
+                        session_token: credentials.session_token().map(ExposeSecret::expose_secret),
+                        expiration: expires_at,
+                    },
+                    expires_at,
+                })
+            }
             UploadTarget::Multipart { plan, has_checksums, expires_at } => Some(Self::Parts {
                 method: "MULTIPART",
                 part_size: plan.map(|plan| plan.part_size()),

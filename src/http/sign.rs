@@ -175,7 +175,7 @@ fn object(state: &State, issued: &IssuedUpload) -> Result<HttpResponse, ApiError
                 .map_err(|error| ApiError::with_detail(ErrorCode::Internal, error.to_string()))?;
             (form.url.as_str(), Some(&*fields), None, form.expires_at)
         }
-        Some(UploadTarget::Multipart { .. }) | None => {
+        Some(UploadTarget::Multipart { .. } | UploadTarget::Credentials(_)) | None => {
             return Err(ApiError::with_detail(
                 ErrorCode::Internal,
                 "one request was asked for, and something else issued",

@@ -110,6 +110,8 @@ pub enum UploadMethod {
     Post,
     /// Presigned `UploadPart` requests, put together by this service.
     Multipart,
+    /// Whatever the client signs itself, with credentials that reach an area of the bucket and nothing else.
+    Credentials,
 }
 
 impl UploadMethod {
@@ -119,6 +121,7 @@ impl UploadMethod {
             Self::Put => "put",
             Self::Post => "post",
             Self::Multipart => "multipart",
+            Self::Credentials => "credentials",
         }
     }
 }
@@ -137,7 +140,8 @@ impl FromStr for UploadMethod {
             "put" => Ok(Self::Put),
             "post" => Ok(Self::Post),
             "multipart" => Ok(Self::Multipart),
-            _ => Err(Invalid::new("must be \"put\", \"post\" or \"multipart\"")),
+            "credentials" => Ok(Self::Credentials),
+            _ => Err(Invalid::new("must be \"put\", \"post\", \"multipart\" or \"credentials\"")),
         }
     }
 }

@@ -10,6 +10,10 @@ pub const MAX_KEY_BYTES: usize = 1024;
 /// The staging area. It is no setting: what was issued under another would no longer be known for staged.
 pub const STAGING: &str = "staging/";
 
+/// What all areas of the staging area have in front. No key that a policy makes begins like it: the character that it
+/// begins with stands in none but in front of two hexadecimal digits.
+const AREAS: &str = "~credentials/";
+
 /// Hexadecimal digits that tell the copies of one upload apart.
 pub const ATTEMPT_DIGITS: usize = 16;
 
@@ -59,9 +63,23 @@ impl ObjectKey {
         Ok(Self([STAGING, &self.0].concat()))
     }
 
+    /// The same key in an area of the staging area.
+    ///
+    /// # Errors
+    /// When this key is too long for that and for the copy's key.
+    pub fn staged_in(&self, area: StagingArea) -> Result<Self, Invalid> {
+        let staged = area.prefix() + &self.0;
+        if staged.len() > MAX_KEY_BYTES { Err(too_long()) } else { Ok(Self(staged)) }
+    }
+
     /// Whether the key is in the staging area.
     pub fn is_staged(&self) -> bool {
         self.0.starts_with(STAGING)
+    }
+
+    /// The area of the staging area that the key is in, where it is in one.
+    pub fn area(&self) -> Option<StagingArea> {
+        StagingArea::split(self.0.strip_prefix(STAGING)?).map(|(area, _)| area)
     }
 
     /// Key of one copy of this staged object: outside the staging area, with the same last segment, below a segment
@@ -71,6 +89,7 @@ impl ObjectKey {
     /// When the key would be too long, which [`ObjectKey::staged`] rules out.
     pub fn copied(&self, attempt: &str) -> Result<Self, Invalid> {
         let key = self.0.strip_prefix(STAGING).unwrap_or(&self.0);
+        let key = StagingArea::split(key).map_or(key, |(_, key)| key);
         match key.rsplit_once('/') {
             Some((folder, name)) => Self::parse([folder, "/", attempt, "/", name].concat()),
             None => Self::parse([attempt, "/", key].concat()),
@@ -89,6 +108,32 @@ impl ObjectKey {
     /// The last segment.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// A part of the staging area that somebody may write to by credentials of their own. What is known of its place tells
+/// nothing about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StagingArea(u128);
+
+impl StagingArea {
+    const DIGITS: usize = 32;
+
+    /// The area of whoever is named by `digest`.
+    pub const fn from_digest(digest: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(digest))
+    }
+
+    /// What every key in it begins with; ends with a slash.
+    pub fn prefix(self) -> String {
+        format!("{STAGING}{AREAS}{:0digits$x}/", self.0, digits = Self::DIGITS)
+    }
+
+    /// The area that `key`, without the staging area's prefix, is in, and the rest.
+    fn split(key: &str) -> Option<(Self, &str)> {
+        let (area, rest) = key.strip_prefix(AREAS)?.split_once('/')?;
+        let is_area = area.len() == Self::DIGITS && area.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_area.then(|| u128::from_str_radix(area, 16).ok().map(|area| (Self(area), rest)))?
     }
 }
 

@@ -101,6 +101,12 @@ pub enum Refusal {
         /// What was asked for.
         received: Delivery,
     },
+    /// No session of an STS is that short, and what lives longer than it was asked to is no answer.
+    #[error("must be at least {} seconds for credentials, which no STS makes for less", Rules::LEAST_CREDENTIALS_LIFE.as_secs())]
+    TooShortForCredentials {
+        /// The life asked for, in whole seconds.
+        received: u64,
+    },
     /// The life asked for is shorter than one second, the unit that signatures count in.
     #[error("must be at least 1 second, not {}", humantime::format_duration(*received))]
     ExpiresInZero {
@@ -118,7 +124,7 @@ impl Refusal {
             Self::MethodNotAllowed { .. } | Self::TooLargeForOneRequest { .. } => "method",
             Self::ChecksumRequired | Self::ChecksumOfParts => "checksum_sha256",
             Self::DeliveryNotAllowed { .. } => "delivery",
-            Self::ExpiresInZero { .. } => "expires_in",
+            Self::TooShortForCredentials { .. } | Self::ExpiresInZero { .. } => "expires_in",
         }
     }
 }
@@ -168,6 +174,9 @@ impl Rules {
             Some(received) => life.min(Duration::from_secs(received.as_secs())),
             None => life,
         };
+        if method == UploadMethod::Credentials && expires_in < Self::LEAST_CREDENTIALS_LIFE {
+            return Err(Refusal::TooShortForCredentials { received: expires_in.as_secs() });
+        }
         Ok(UploadDecision { method, file_size, plan, expires_in })
     }
 
@@ -193,7 +202,11 @@ impl Rules {
             }
             return self.plan(received, request).map(|plan| (received, plan));
         }
+        // What holds a client to least is for those who ask for it, unless there is nothing else.
         let mut preferred = self.methods.clone();
+        if preferred.len() > 1 {
+            preferred.retain(|method| *method != UploadMethod::Credentials);
+        }
         let is_large = matches!(request.file_size, SizePromise::Exact(size) if size > self.multipart_above);
         if is_large {
             preferred.sort_by_key(|method| *method != UploadMethod::Multipart);
@@ -219,7 +232,10 @@ impl Rules {
             UploadMethod::Put | UploadMethod::Post if is_too_large => {
                 Err(Refusal::TooLargeForOneRequest { received: method })
             }
-            UploadMethod::Put | UploadMethod::Post => Ok(None),
+            UploadMethod::Credentials if request.file_size.is_limit() => {
+                Err(Refusal::SizeRequired { why: "what is written with credentials is compared with its size" })
+            }
+            UploadMethod::Put | UploadMethod::Post | UploadMethod::Credentials => Ok(None),
             UploadMethod::Multipart if request.has_checksum => Err(Refusal::ChecksumOfParts),
             UploadMethod::Multipart if request.free_parts => Ok(None),
             UploadMethod::Multipart if request.file_size.is_limit() => {

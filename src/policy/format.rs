@@ -210,12 +210,24 @@ impl Reader<'_> {
             let rule = format!("upload.expires_in ({life}) must be at most upload.max_expires_in ({most})");
             self.refuse_one_of(["upload.expires_in", "upload.max_expires_in"], path, table, &rule);
         }
-        if rules.max_size > Rules::MAX_SINGLE_SIZE && !rules.methods.contains(&UploadMethod::Multipart) {
+        let takes = |method| rules.methods.contains(&method);
+        if rules.max_size > Rules::MAX_SINGLE_SIZE
+            && !takes(UploadMethod::Multipart)
+            && !takes(UploadMethod::Credentials)
+        {
             let (max_size, single) = (rules.max_size, Rules::MAX_SINGLE_SIZE);
             let rule = format!(
                 "max_size ({max_size}) above {single}, what S3 takes in one request, needs \"multipart\" in methods"
             );
             self.refuse_one_of(["max_size", "methods"], path, table, &rule);
+        }
+        if takes(UploadMethod::Credentials) && rules.upload_expires_in < Rules::LEAST_CREDENTIALS_LIFE {
+            let life = humantime::format_duration(rules.upload_expires_in);
+            let least = humantime::format_duration(Rules::LEAST_CREDENTIALS_LIFE);
+            let rule = format!(
+                "upload.expires_in ({life}) must be at least {least} where methods has \"credentials\": no STS makes any that end sooner"
+            );
+            self.refuse_one_of(["upload.expires_in", "methods"], path, table, &rule);
         }
     }
 
@@ -419,7 +431,10 @@ mod tests {
         let table = [
             ("methods = []", "methods: must be a list in brackets with at least one item"),
             ("methods = \"put\"", "methods: must be a list in brackets with at least one item"),
-            ("methods = [\"patch\"]", "methods[0]: must be \"put\", \"post\" or \"multipart\", not \"patch\""),
+            (
+                "methods = [\"patch\"]",
+                "methods[0]: must be \"put\", \"post\", \"multipart\" or \"credentials\", not \"patch\"",
+            ),
             ("methods = [\"put\", \"put\"]", "methods[1]: must not be repeated"),
             ("methods = [1]", "methods[0]: must be a string in quotes, not the number 1"),
             ("upload.expires_in = \"0s\"", "upload.expires_in: must be whole seconds from 1s to 7days, not \"0s\""),
@@ -566,8 +581,8 @@ schedule = []
             [
                 "2 stray: is unknown: the file holds [policy.NAME] tables",
                 "5 policy.default.max_size: must be 1B to 5TiB, not 6TiB",
-                "8 policy.default.methods[1]: must be \"put\", \"post\" or \"multipart\", not \"carrier pigeon\"",
-                "9 policy.default.methods[2]: must be \"put\", \"post\" or \"multipart\", not \"patch\"",
+                "8 policy.default.methods[1]: must be \"put\", \"post\", \"multipart\" or \"credentials\", not \"carrier pigeon\"",
+                "9 policy.default.methods[2]: must be \"put\", \"post\", \"multipart\" or \"credentials\", not \"patch\"",
                 &format!("12 policy.default.upload.expire_in: is unknown: the settings of a policy are {settings}"),
                 "14 policy.no good: must be named by 1 to 64 of the characters a-z, 0-9, _ and -",
                 "17 policy.default.schedule[0].from: must be a date and time with its offset (RFC 3339), such as \

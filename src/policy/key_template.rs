@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, Datelike as _, Utc};
 
-use crate::model::{IntentId, Invalid, ObjectKey, Principal, object_key::STAGING};
+use crate::model::{IntentId, Invalid, ObjectKey, Principal, StagingArea, object_key::STAGING};
 
 /// The longest segment made of a tenant or a user, in bytes; longer ones are hashed.
 const MAX_SEGMENT: usize = 128;
@@ -172,7 +172,9 @@ impl FromStr for KeyTemplate {
         if longest.is_staged() {
             return Err(Invalid::new(format!("must not start with \"{STAGING}\", which is for unverified uploads")));
         }
-        longest.staged().map_err(|_| Invalid::new("makes keys that leave no room for a staged copy's"))?;
+        longest
+            .staged_in(StagingArea::from_digest([0; 16]))
+            .map_err(|_| Invalid::new("makes keys that leave no room for a staged copy's"))?;
         Ok(Self::of(pieces))
     }
 }

@@ -65,6 +65,9 @@ impl Rules {
     /// The longest life of a presigned URL
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>, `X-Amz-Expires`).
     pub const MAX_EXPIRES_IN: Duration = Duration::from_hours(7 * 24);
+    /// The shortest life of credentials
+    /// (<https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>, `DurationSeconds`).
+    pub const LEAST_CREDENTIALS_LIFE: Duration = Duration::from_mins(15);
     /// What is added to the time that a file takes at `upload_min_rate`: for connecting, and for a client's clock that
     /// makes it start late.
     pub const TRANSFER_MARGIN: Duration = Duration::from_mins(1);

@@ -22,7 +22,7 @@ use super::{S3Error, Sdk};
 use crate::{
     clock::Clock,
     config::{S3Config, s3::StsConfig},
-    model::ClientNetwork,
+    model::{ClientNetwork, StagingArea},
     signing::{Credentials, Endpoint, Signer},
 };
 
@@ -49,6 +49,13 @@ pub enum Access {
     Upload,
     /// Read objects.
     Download,
+    /// Write objects in an area, in one piece or in parts: what is handed to the client itself.
+    Area {
+        /// Where.
+        area: StagingArea,
+        /// How long the session lasts, in seconds: what was promised to who gets it is its whole life.
+        seconds: u32,
+    },
 }
 
 impl Access {
@@ -56,6 +63,7 @@ impl Access {
         match self {
             Self::Upload => &["s3:PutObject"],
             Self::Download => &["s3:GetObject", "s3:GetObjectVersion"],
+            Self::Area { .. } => &["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts", "s3:PutObject"],
         }
     }
 
@@ -63,6 +71,23 @@ impl Access {
         match self {
             Self::Upload => "upload",
             Self::Download => "download",
+            Self::Area { .. } => "area",
+        }
+    }
+
+    /// What all keys begin with that it is for.
+    fn prefix(self) -> String {
+        match self {
+            Self::Upload | Self::Download => String::new(),
+            Self::Area { area, .. } => area.prefix(),
+        }
+    }
+
+    /// How long its sessions last.
+    fn duration(self, sts: &StsConfig) -> Duration {
+        match self {
+            Self::Upload | Self::Download => sts.session_duration,
+            Self::Area { seconds, .. } => Duration::from_secs(seconds.into()),
         }
     }
 }
@@ -136,6 +161,12 @@ impl Sessions {
         self.inner.sts.is_some()
     }
 
+    /// The access to `area` for `life`, or for as long as sessions are configured to last.
+    pub fn area(&self, area: StagingArea, life: Duration) -> Access {
+        let life = self.inner.sts.as_ref().map_or(life, |sts| life.min(sts.session_duration));
+        Access::Area { area, seconds: u32::try_from(life.as_secs()).unwrap_or(u32::MAX) }
+    }
+
     /// A signer whose URLs work from `network` only (from anywhere when it is `None`), and which lasts `wanted` if
     /// that is possible. What is left of its credentials bounds the life of every URL it signs, so callers have to
     /// take the minimum.
@@ -150,7 +181,7 @@ impl Sessions {
     ) -> Result<Arc<Signer>, S3Error> {
         let key = Key { network, access, generation: self.inner.generation.load(Ordering::SeqCst) };
         if let Some(signer) = self.inner.cache.get(&key).await
-            && self.inner.lasts(&signer, wanted)
+            && self.inner.lasts(&signer, key.access, wanted)
         {
             return Ok(signer);
         }
@@ -165,7 +196,7 @@ impl Sessions {
                 .cache
                 .entry(key)
                 .and_try_compute_with(async |held| match held {
-                    Some(held) if inner.lasts(held.value(), wanted) => Ok(Op::Nop),
+                    Some(held) if inner.lasts(held.value(), key.access, wanted) => Ok(Op::Nop),
                     _ => inner.fresh_signer(key).await.map(Op::Put),
                 })
                 .await;
@@ -201,10 +232,10 @@ impl Sessions {
 
 impl Inner {
     /// Whether `signer` can sign a URL of `wanted`, or as long a one as a session can be expected to.
-    fn lasts(&self, signer: &Signer, wanted: Duration) -> bool {
+    fn lasts(&self, signer: &Signer, access: Access, wanted: Duration) -> bool {
         let Some(expires_at) = signer.credentials().expires_at() else { return true };
         // A policy expiry near the session's own life would otherwise ask for a new session with every URL.
-        let longest = self.sts.as_ref().map_or(wanted, |sts| wanted.min(sts.session_duration / 2));
+        let longest = self.sts.as_ref().map_or(wanted, |sts| wanted.min(access.duration(sts) / 2));
         let wanted = TimeDelta::from_std(longest).unwrap_or(TimeDelta::MAX);
         self.clock.now().checked_add_signed(wanted + MARGIN).is_some_and(|needed| expires_at >= needed)
     }
@@ -217,13 +248,14 @@ impl Inner {
 
     async fn fresh_signer(&self, key: Key) -> Result<Arc<Signer>, S3Error> {
         let Key { network, access, .. } = key;
-        let credentials = match (&self.sts, network) {
-            (Some(sts), _) => self.assume_role(sts, network, access).await?,
-            (None, None) => self.own_credentials().await?,
-            (None, Some(_)) => {
-                let reason = "a network scope needs the s3.sts settings".to_owned();
+        let credentials = match &self.sts {
+            Some(sts) => self.assume_role(sts, network, access).await?,
+            // The service's own credentials know no network, and are never handed out.
+            None if network.is_some() || matches!(access, Access::Area { .. }) => {
+                let reason = "a network scope, and credentials for a client, need the s3.sts settings".to_owned();
                 return Err(S3Error::Refused { operation: ASSUME_ROLE, reason });
             }
+            None => self.own_credentials().await?,
         };
         Ok(Arc::new(Signer::new(credentials, self.region.clone(), Arc::clone(&self.endpoint))))
     }
@@ -247,6 +279,7 @@ impl Inner {
         access: Access,
     ) -> Result<Credentials, S3Error> {
         let now = self.clock.now();
+        let duration = access.duration(sts);
         if let Some((at, error)) = &*self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
             && now - *at < BACK_OFF
         {
@@ -259,7 +292,7 @@ impl Inner {
             .role_arn(&sts.role_arn)
             .role_session_name(session_name(network, access))
             .policy(session_policy(sts, &self.bucket, network, access))
-            .duration_seconds(i32::try_from(sts.session_duration.as_secs()).unwrap_or(i32::MAX))
+            .duration_seconds(i32::try_from(duration.as_secs()).unwrap_or(i32::MAX))
             .set_external_id(sts.external_id.as_ref().map(|id| id.expose_secret().to_owned()))
             .send()
             .await;
@@ -279,7 +312,7 @@ impl Inner {
             })?;
         self.assumed.fetch_add(1, Ordering::Relaxed);
         // The session began when it was asked for at the earliest, whatever a store's clock says: the sooner end counts.
-        let asked = now + TimeDelta::from_std(sts.session_duration).unwrap_or(TimeDelta::MAX);
+        let asked = now + TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
         let stated = DateTime::from_timestamp(session.expiration.secs(), 0).unwrap_or(asked);
         Ok(Credentials::new(
             session.access_key_id,
@@ -302,7 +335,7 @@ fn session_policy(sts: &StsConfig, bucket: &str, network: Option<ClientNetwork>,
     let mut statement = serde_json::json!({
         "Effect": "Allow",
         "Action": access.actions(),
-        "Resource": [format!("arn:{}:s3:::{bucket}/*", sts.partition())],
+        "Resource": [format!("arn:{}:s3:::{bucket}/{}*", sts.partition(), access.prefix())],
     });
     if let (Some(network), Some(statement)) = (network, statement.as_object_mut()) {
         let condition = serde_json::json!({ "IpAddress": { sts.source_ip_key.as_str(): [network.to_string()] } });
@@ -344,6 +377,19 @@ mod tests {
         assert!(policy.contains(r#""aws:VpcSourceIp":["2001:db8::/64"]"#), "{policy}");
         assert!(policy.contains("s3:GetObject") && !policy.contains("s3:PutObject"), "{policy}");
         assert!(!policy.contains(' '));
+    }
+
+    #[test]
+    fn the_session_of_an_area_reaches_nothing_else() {
+        let aws = sts("arn:aws:iam::1:role/x", SourceIpKey::SourceIp);
+        let area = Access::Area { area: StagingArea::from_digest([0xab; 16]), seconds: 900 };
+        let policy = session_policy(&aws, "files", network("203.0.113.7"), area);
+        assert_eq!(
+            policy,
+            r#"{"Statement":[{"Action":["s3:AbortMultipartUpload","s3:ListMultipartUploadParts","s3:PutObject"],"Condition":{"IpAddress":{"aws:SourceIp":["203.0.113.7/32"]}},"Effect":"Allow","Resource":["arn:aws:s3:::files/staging/~credentials/abababababababababababababababab/*"]}],"Version":"2012-10-17"}"#
+        );
+        assert_eq!(area.duration(&aws), Duration::from_mins(15));
+        assert_eq!(Access::Upload.duration(&aws), Duration::from_hours(1));
     }
 
     #[test]

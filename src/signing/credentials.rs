@@ -36,11 +36,13 @@ impl Credentials {
         self.expires_at
     }
 
-    pub(super) fn secret_access_key(&self) -> &SecretString {
+    /// What signs. Handed out only with credentials that were made for the one who gets them.
+    pub fn secret_access_key(&self) -> &SecretString {
         &self.secret_access_key
     }
 
-    pub(super) fn session_token(&self) -> Option<&SecretString> {
+    /// What travels with everything that a session signs.
+    pub fn session_token(&self) -> Option<&SecretString> {
         self.session_token.as_ref()
     }
 }

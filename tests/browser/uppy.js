@@ -18,12 +18,42 @@ function signer(uppy, { url, authorization, sized }) {
   }
 }
 
+/** What `getCredentials` of docs/CLIENTS.md is: uploads are recorded before Uppy begins, and it gets what they came with. */
+function byCredentials(uppy, { url, authorization }) {
+  const uploads = new Map()
+  const ask = async (path, body) => {
+    const headers = { authorization, 'content-type': 'application/json' }
+    const response = await fetch(`${url}/api/v1/uploads${path}`, { method: 'POST', headers, body: JSON.stringify(body) })
+    if (!response.ok) throw new Error(await response.text())
+    return response.json()
+  }
+  uppy.addPreProcessor(async (fileIDs) => {
+    const files = fileIDs.filter((id) => !uploads.has(id)).map((id) => uppy.getFile(id))
+    if (files.length === 0) return
+    const described = files.map(({ name, size, type }) => ({
+      original_file_name: name, file_size: size, file_type: type, method: 'credentials',
+    }))
+    const { results } = await ask('/batch', { uploads: described })
+    results.forEach(({ upload, problem }, index) => {
+      if (problem) throw new Error(`${files[index].name}: ${problem.title}`)
+      uploads.set(files[index].id, upload)
+    })
+  })
+  return {
+    generateObjectKey: (file) => uploads.get(file.id).upload.key,
+    async getCredentials() {
+      const [[, { id }]] = [...uploads].slice(-1)
+      const { credentials, region } = (await ask(`/${id}/renew`, {})).upload
+      return { credentials, region }
+    },
+  }
+}
+
 /** Uploads `files`, cancels at `cancelAt` bytes, and tries what failed `retries` times again. */
-window.upload = async ({ options, sign, files, cancelAt = Infinity, retries = 0 }) => {
+window.upload = async ({ options, sign, credentials, files, cancelAt = Infinity, retries = 0 }) => {
   const uppy = new Uppy({ autoProceed: false })
-  const more = sign
-    ? { signRequest: signer(uppy, sign), ...(sign.sized ? { generateObjectKey: (file) => file.id } : {}) }
-    : {}
+  const signed = sign && { signRequest: signer(uppy, sign), ...(sign.sized ? { generateObjectKey: (file) => file.id } : {}) }
+  const more = signed ?? (credentials ? byCredentials(uppy, credentials) : {})
   uppy.use(AwsS3, { ...options, ...more })
   const outcomes = new Map()
   for (const [index, { name, type, size }] of files.entries()) {

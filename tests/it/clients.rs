@@ -37,6 +37,8 @@ pub(crate) async fn capability(caller: &Caller, body: &Value) -> (Value, String)
 
 /// The 32 digits of an upload's id in its key, as a page finds them.
 pub(crate) fn id_in(key: &str) -> &str {
+    // An area's name has as many.
+    let key = key.strip_prefix("staging/~credentials/").map_or(key, |key| key.split_once('/').expect("an area").1);
     let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
     let at = (0..=key.len() - 32).find(|at| key.get(*at..at + 32).is_some_and(is_hex));
     &key[at.expect("an id")..][..32]

@@ -25,6 +25,7 @@ mod command_line;
 mod content;
 mod contract;
 mod cors;
+mod credentials;
 mod deliveries;
 mod downloads;
 mod drift;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
     content::register(&mut suite);
     contract::register(&mut suite);
     cors::register(&mut suite);
+    credentials::register(&mut suite);
     deliveries::register(&mut suite);
     downloads::register(&mut suite);
     drift::register(&mut suite);

@@ -348,7 +348,7 @@ var Run = class {
         return { ...target, body: form.body, headers: { "content-type": form.type }, offset: form.offset };
       }
       if (target.method === "PUT") return { ...target, body: this.#file, offset: 0 };
-      throw new TypeError("the upload goes on in parts");
+      throw new TypeError(`this client sends no uploads by ${target.method} as a whole`);
     });
   }
   /** Sends the parts that the store does not have: all, unless it is asked because this goes `again`. */

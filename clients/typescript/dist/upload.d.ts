@@ -29,7 +29,7 @@ export interface UploadOptions {
     /** The name of a policy; `default` by default. */
     policy?: string;
     /** How the bytes shall travel; by default the service decides. */
-    method?: UploadMethod;
+    method?: Exclude<UploadMethod, "credentials">;
     /** Metadata to keep with the file. */
     metadata?: Record<string, string>;
     /**

@@ -573,8 +573,9 @@ export interface paths {
         };
         /**
          * Refuse credentials (Companion's contract)
-         * @description Always `credentials_not_given`: with credentials of the store a page could write what no upload records, without
-         *     any limit. Let Uppy use `companionEndpoint` or `signRequest`.
+         * @description Always `credentials_not_given`: this contract asks for credentials without naming a file, and none are given that
+         *     no upload records. Issue uploads with the method `credentials` for Uppy's `getCredentials`, or let Uppy use
+         *     `companionEndpoint` or `signRequest`.
          */
         get: operations["companionSts"];
         put?: never;
@@ -1286,7 +1287,7 @@ export interface components {
         /** @description A strong entity tag without its quotes. */
         ETag: string;
         /** @enum {string} */
-        UploadMethod: "put" | "post" | "multipart";
+        UploadMethod: "put" | "post" | "multipart" | "credentials";
         /**
          * @description `issued`: a URL was handed out, nothing is verified yet; also after the URL's end, until somebody asks to
          *     confirm. `inspecting`: the object is what was promised, and a scanner has yet to find it clean; it cannot be
@@ -1299,7 +1300,7 @@ export interface components {
             original_file_name: components["schemas"]["FileName"];
             /**
              * @description The exact size in bytes, as a number or as decimal digits in a string. No policy allows more than 5 TiB, and
-             *     none without `multipart` more than 5 GiB.
+             *     none without `multipart` or `credentials` more than 5 GiB.
              */
             file_size: number | string;
             /**
@@ -1314,10 +1315,10 @@ export interface components {
             policy: string | null;
             /**
              * @description How the bytes shall travel. When absent: `multipart` for a file above `upload.multipart_above` of a policy that
-             *     has it, else the policy's first method that suits the file.
+             *     has it, else the policy's first method that suits the file; `credentials` only where it has no other.
              * @enum {string|null}
              */
-            method?: "put" | "post" | "multipart" | null;
+            method?: "put" | "post" | "multipart" | "credentials" | null;
             /**
              * @description The digest of the file, which store and service then check. A policy may require it. Not for `multipart`,
              *     where every part has its own.
@@ -1506,7 +1507,7 @@ export interface components {
         };
         /** @description An upload that waits for its bytes, and where they go. */
         UploadGrant: {
-            upload: components["schemas"]["PostTarget"] | components["schemas"]["PutTarget"] | components["schemas"]["MultipartTarget"];
+            upload: components["schemas"]["PostTarget"] | components["schemas"]["PutTarget"] | components["schemas"]["MultipartTarget"] | components["schemas"]["CredentialsTarget"];
             /** @description The `url` and `fields` of `upload` once more, when its method is `POST`; else null. */
             presigned_post_data: components["schemas"]["PresignedPost"] | null;
             callback: components["schemas"]["Callback"];
@@ -1574,6 +1575,36 @@ export interface components {
              */
             parts_url: string;
             /** @description Until when there are URLs, unless the upload is renewed. */
+            expires_at: components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description Credentials of a session at the store, for a client that signs by itself. They write below the folder that `key`
+         *     begins with (`staging/~credentials/` and 32 digits), which is this user's under this policy in this network: the
+         *     credentials of one upload write the next one's object as well. They read, list and delete nothing.
+         */
+        CredentialsTarget: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "CREDENTIALS";
+            /**
+             * Format: uri
+             * @description The bucket, as `s3Endpoint` of Uppy has it.
+             */
+            url: string;
+            bucket: string;
+            /** @description The object to write. Nothing but what lies there is confirmed. */
+            key: string;
+            region: string;
+            /** @description With the names that Uppy and the AWS SDK for JavaScript read. */
+            credentials: {
+                accessKeyId: string;
+                secretAccessKey: string;
+                sessionToken: string;
+                expiration: components["schemas"]["Timestamp"];
+            };
+            /** @description When the store starts to refuse them; the same as `expiration`. Renewing gives others for the same key. */
             expires_at: components["schemas"]["Timestamp"];
         };
         /** @description Parts are counted from 1. */

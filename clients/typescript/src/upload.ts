@@ -34,7 +34,7 @@ export interface UploadOptions {
   /** The name of a policy; `default` by default. */
   policy?: string;
   /** How the bytes shall travel; by default the service decides. */
-  method?: UploadMethod;
+  method?: Exclude<UploadMethod, "credentials">;
   /** Metadata to keep with the file. */
   metadata?: Record<string, string>;
   /**
@@ -193,7 +193,7 @@ class Run {
         return { ...target, body: form.body, headers: { "content-type": form.type }, offset: form.offset };
       }
       if (target.method === "PUT") return { ...target, body: this.#file, offset: 0 };
-      throw new TypeError("the upload goes on in parts");
+      throw new TypeError(`this client sends no uploads by ${target.method} as a whole`);
     });
   }
 
