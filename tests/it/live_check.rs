@@ -50,8 +50,8 @@ fn needed(kind: BackendKind) -> BTreeSet<&'static str> {
     }
 }
 
-const EVERY_METHOD: &str =
-    "[policy.default]\nmethods = [\"put\", \"post\", \"multipart\"]\n[policy.plain]\nmethods = [\"put\"]\n";
+const EVERY_METHOD: &str = "[policy.default]\nmethods = [\"put\", \"post\", \"multipart\"]\n[policy.plain]\nmethods = [\"put\"]\n\
+     [policy.signing]\nmethods = [\"credentials\"]\nupload.expires_in = \"15m\"\nip_scope = \"off\"\n";
 
 /// The rows by capability.
 fn rows(ended: &Ended) -> BTreeMap<String, Value> {
@@ -102,6 +102,7 @@ async fn table(backend: Backend) {
     for name in ["scope.admits", "scope.enforced", "scope.unforgeable", "scope.elsewhere"] {
         assert_eq!(found[name]["needed_by"], serde_json::json!(["default", "plain"]), "{name}");
     }
+    assert_eq!(found["credentials.area"]["needed_by"], serde_json::json!(["signing"]));
     if needed.contains("form") {
         assert_eq!(found["form"]["needed_by"], serde_json::json!(["default"]));
     }

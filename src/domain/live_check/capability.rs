@@ -62,6 +62,8 @@ pub enum StoreCapability {
     ScopeUnforgeable,
     /// A URL for one address of this machine is refused from another.
     ScopeElsewhere,
+    /// Credentials for an area write there and nowhere else.
+    Area,
     /// The bucket lets pages in.
     Cors,
     /// The running service sees its clients' addresses.
@@ -110,6 +112,7 @@ impl StoreCapability {
             Self::ScopeEnforced => "scope.enforced",
             Self::ScopeUnforgeable => "scope.unforgeable",
             Self::ScopeElsewhere => "scope.elsewhere",
+            Self::Area => "credentials.area",
             Self::Cors => "cors",
             Self::Running => "service",
         }
@@ -148,6 +151,9 @@ impl StoreCapability {
             Self::ScopeUnforgeable => {
                 "make the store ignore X-Forwarded-For, or overwrite it in the proxy before the store; until then ip_scope protects nobody"
             }
+            Self::Area => {
+                "allow the role s3:PutObject in the bucket; if it is, the store does not heed the resource in session policies: leave \"credentials\" out of the policies' methods"
+            }
             Self::Cors => "put the rules that \"presignd cors print\" prints on the bucket",
             Self::Running => "correct server.trusted_proxies, server.forwarded_header, or the proxy in front",
         }
@@ -163,7 +169,8 @@ impl StoreCapability {
             | Self::FormLength
             | Self::Multipart
             | Self::MultipartChecksums
-            | Self::PartLength => Some("methods"),
+            | Self::PartLength
+            | Self::Area => Some("methods"),
             Self::PartChecksum => Some("checksum"),
             Self::ScopeAdmits | Self::ScopeEnforced | Self::ScopeUnforgeable | Self::ScopeElsewhere => Some("ip_scope"),
             _ => None,
@@ -202,6 +209,7 @@ impl StoreCapability {
             Self::PutLength | Self::PutType => by(UploadMethod::Put),
             Self::Form | Self::FormLength => by(UploadMethod::Post),
             Self::Multipart | Self::MultipartChecksums | Self::PartLength => by(UploadMethod::Multipart),
+            Self::Area => by(UploadMethod::Credentials),
             Self::PartChecksum => by(UploadMethod::Multipart) && rules.checksum == ChecksumRule::Required,
             Self::ScopeAdmits | Self::ScopeEnforced | Self::ScopeUnforgeable | Self::ScopeElsewhere => {
                 rules.ip_scope != IpScope::Off

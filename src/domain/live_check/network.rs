@@ -2,13 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use aws_lc_rs::digest;
+
 use super::{
     BODY, LiveCheck, StoreCapability,
     put::{no_sts, refused, settled},
     report::Verdict,
 };
 use crate::{
-    model::{ClientNetwork, IpScope},
+    model::{ClientNetwork, IpScope, StagingArea},
+    policy::Rules,
     s3::Access,
 };
 
@@ -31,6 +34,7 @@ impl LiveCheck {
                 settled(self.use_for_nobody(&[("x-forwarded-for", "192.0.2.1"), ("x-real-ip", "192.0.2.1")]).await),
             ),
             (StoreCapability::ScopeElsewhere, settled(self.use_elsewhere().await)),
+            (StoreCapability::Area, settled(self.use_area().await)),
         ]
     }
 
@@ -80,6 +84,29 @@ impl LiveCheck {
         let answer = self.visitor.put_from_elsewhere(&put).await;
         let answer = answer.unwrap_or_else(|| Err(Verdict::untried("there is no second address")))?;
         Ok(refused(&answer, &format!("a PUT for {address} from {other}")))
+    }
+
+    /// Uses credentials as clients get them, inside of their area and outside.
+    async fn use_area(&self) -> Result<Verdict, Verdict> {
+        let outside = self.fresh_key("area")?;
+        // Nobody's but this run's.
+        let digest = digest::digest(&digest::SHA256, self.prefix.as_str().as_bytes());
+        let area = StagingArea::from_digest(digest.as_ref().first_chunk().copied().unwrap_or_default());
+        let inside = outside
+            .staged_in(area)
+            .map_err(|invalid| Verdict::failed(&invalid.rule, "shorten the key of the policy \"default\""))?;
+        self.traces.key(&inside);
+        let access = self.service.sessions.area(area, Rules::LEAST_CREDENTIALS_LIFE);
+        let signer = self.signer(None, access).await?;
+        let admitted = self.visitor.put(&self.signed_put(&signer, &inside, None)?, BODY, &[]).await?;
+        if !admitted.is_success() {
+            return Ok(Verdict::lacks(format!(
+                "a PUT in the area of its credentials was answered {}",
+                admitted.told()
+            )));
+        }
+        let put = self.visitor.put(&self.signed_put(&signer, &outside, None)?, BODY, &[]).await?;
+        Ok(refused(&put, "a PUT outside of the area of its credentials"))
     }
 
     /// This machine as the store sees it: as said, or as a connection to the store comes from.
