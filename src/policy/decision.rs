@@ -511,6 +511,34 @@ mod tests {
     }
 
     #[test]
+    fn credentials_are_for_who_asks_or_where_there_is_nothing_else() {
+        use UploadMethod::{Credentials, Put};
+        const GIB: u64 = 1 << 30;
+
+        let pdf = "application/pdf".parse().unwrap();
+        let decide = |methods: &[UploadMethod], method, file_size, seconds: Option<u64>| {
+            let upload_expires_in = Rules::LEAST_CREDENTIALS_LIFE;
+            let (methods, max_size) = (methods.to_vec(), Rules::MAX_SIZE);
+            let rules = Rules { methods, upload_expires_in, max_size, ..Rules::default() };
+            let expires_in = seconds.map(Duration::from_secs);
+            let file_size = exactly(file_size);
+            let request = FileRequest { file_size, method, expires_in, has_checksum: false, ..request(&pdf) };
+            rules.decide_upload(&request).map(|decision| decision.method).map_err(|refusal| refusal.field())
+        };
+        for (methods, method, file_size, seconds, expected) in [
+            (&[Credentials, Put][..], None, 1, None, Ok(Put)),
+            (&[Put, Credentials], None, 5 * GIB + 1, None, Err("method")),
+            (&[Put, Credentials], Some(Credentials), 5 * GIB + 1, None, Ok(Credentials)),
+            (&[Put], Some(Credentials), 1, None, Err("method")),
+            (&[Credentials], None, 1, None, Ok(Credentials)),
+            (&[Credentials], None, 1, Some(900), Ok(Credentials)),
+            (&[Credentials], None, 1, Some(899), Err("expires_in")),
+        ] {
+            assert_eq!(decide(methods, method, file_size, seconds), expected, "{methods:?} {method:?} {file_size}");
+        }
+    }
+
+    #[test]
     fn a_size_that_is_not_known_is_held_to_a_limit_or_refused() {
         use UploadMethod::{Multipart, Post, Put};
 

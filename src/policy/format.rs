@@ -469,6 +469,11 @@ mod tests {
                 "upload.renew_within = \"0s\"",
                 "upload.renew_within: must be whole seconds from 1s to 30days, not \"0s\"",
             ),
+            (
+                "methods = [\"put\", \"credentials\"]",
+                "methods: upload.expires_in (5m) must be at least 15m where methods has \"credentials\": no STS makes any \
+                 that end sooner",
+            ),
             ("confirm.grace = \"31d\"", "confirm.grace: must be whole seconds from 0s to 30days, not \"31d\""),
             (
                 "max_size = 5368709121",

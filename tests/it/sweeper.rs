@@ -465,7 +465,8 @@ async fn stale_multiparts(backend: Backend) {
     const ORPHANS: usize = 1_010;
     let options = still();
     let policies = options.policies.unwrap().replace("methods = [", "methods = [\"multipart\", ");
-    let app = TestApp::start_with(&backend, AppOptions { policies: Some(policies), ..still() }).await;
+    let policies = policies + "\n[policy.signing]\nmethods = [\"credentials\"]\nupload.expires_in = \"15m\"\n";
+    let app = TestApp::start_with(&backend, AppOptions { policies: Some(policies), unscoped: false, ..still() }).await;
     let (s3, bucket) = (&app.bucket.s3, &app.bucket.bucket);
     let open = row(&app, &app.user("alice").issue("a.txt", BYTES, &json!({ "method": "multipart" })).await).await;
     let aborted = alice_aborted(&app).await;
@@ -477,6 +478,15 @@ async fn stale_multiparts(backend: Backend) {
     // One of the same key that no row names: its process died before it could be recorded.
     begin(open.object_key.to_string()).await;
     let foreign = begin("somebody/else.bin".to_owned()).await;
+    // By credentials, clients begin what no row names, and it is theirs as long as their upload is open.
+    let alice = app.user("alice");
+    let [signing, given_up] = [
+        alice.issue("b.txt", BYTES, &json!({ "policy": "signing" })).await,
+        alice.issue("c.txt", BYTES, &json!({ "policy": "signing" })).await,
+    ];
+    alice.delete(&format!("/api/v1/uploads/{}", id(&given_up))).await.expect(StatusCode::OK);
+    let own = begin(signing["upload"]["key"].as_str().unwrap().to_owned()).await;
+    begin(given_up["upload"]["key"].as_str().unwrap().to_owned()).await;
     begin(aborted.object_key.copied(&"0".repeat(16)).unwrap().to_string()).await;
     let ids: Vec<_> = (0..ORPHANS).map(|_| IntentId::at(app.clock.now()).hex()).collect();
     for some in ids.chunks(50) {
@@ -486,13 +496,13 @@ async fn stale_multiparts(backend: Backend) {
 
     app.clock.set(app.clock.now() + TimeDelta::hours(25));
     let rehearsal = sweeper(&app).rehearse(|_| ()).await.unwrap();
-    assert_eq!(rehearsal.abort_multiparts, u64::try_from(ORPHANS).unwrap() + 2);
+    assert_eq!(rehearsal.abort_multiparts, u64::try_from(ORPHANS).unwrap() + 3);
     assert_eq!(sweeper(&app).abort_stale_multiparts().await.unwrap(), rehearsal.abort_multiparts);
     let left = s3.list_multipart_uploads().bucket(bucket).send().await.expect("a listing");
     let mut left: Vec<_> =
         left.uploads().iter().map(|it| (it.key().unwrap().to_owned(), it.upload_id().unwrap().to_owned())).collect();
     left.sort();
-    let mut spared = vec![wanted, foreign];
+    let mut spared = vec![wanted, foreign, own];
     spared.sort();
     assert_eq!(left, spared);
     app.end().await;
