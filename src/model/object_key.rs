@@ -160,6 +160,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_area_is_known_by_its_keys_and_left_by_their_copies() {
+        let area = StagingArea::from_digest([0x0f; 16]);
+        let key = ObjectKey::parse("uploads/2026/a.pdf").unwrap();
+        let staged = key.staged_in(area).unwrap();
+        assert_eq!(staged.as_str(), "staging/~credentials/0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f/uploads/2026/a.pdf");
+        assert!(staged.as_str().starts_with(&area.prefix()) && staged.is_staged());
+        assert_eq!((staged.area(), key.area(), key.staged().unwrap().area()), (Some(area), None, None));
+        let copy = staged.copied("0123456789abcdef").unwrap();
+        assert_eq!(copy.as_str(), "uploads/2026/0123456789abcdef/a.pdf");
+        assert!(staged.has_copy(&copy) && !staged.has_copy(&key));
+        let digits = "0".repeat(32);
+        for other in [
+            format!("staging/~credentials/{digits}"),
+            format!("staging/~credentials/{}/a", "F".repeat(32)),
+            format!("staging/~credentials/{digits}0/a"),
+            format!("~credentials/{digits}/a"),
+        ] {
+            assert_eq!(ObjectKey::parse(other.as_str()).unwrap().area(), None, "{other}");
+        }
+        let longest = MAX_KEY_BYTES - area.prefix().len();
+        assert!(ObjectKey::parse("k".repeat(longest)).unwrap().staged_in(area).is_ok());
+        assert!(ObjectKey::parse("k".repeat(longest + 1)).unwrap().staged_in(area).is_err());
+    }
+
+    #[test]
     fn refuses_keys_that_could_leave_the_bucket() {
         let long = "k".repeat(MAX_KEY_BYTES + 1);
         for bad in [

@@ -15,12 +15,14 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_sdk_s3::types::{CorsConfiguration, CorsRule};
 use chrono::{DateTime, Utc};
+use presignd::{domain::BucketCors, policy::PolicyDocument};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
     clients::{capability, id_in, stored},
+    cors::put_printed,
     support::{
         AppOptions, Backend, Caller, Program, Suite, TestApp,
         app::{TokenOptions, settings},
@@ -323,8 +325,11 @@ async fn uppy_6_signed_parts(backend: Backend) {
 }
 
 async fn uppy_6_credentials(backend: Backend) {
-    let policies = Some(crate::credentials::POLICIES.to_owned());
-    let app = start_with(&backend, AppOptions { policies, ..AppOptions::default() }).await;
+    let policies = "[policy.default]\nmethods = [\"credentials\"]\nupload.expires_in = \"15m\"\nmax_size = \"1GiB\"\n";
+    let app = start_with(&backend, AppOptions { policies: Some(policies.to_owned()), ..AppOptions::default() }).await;
+    // What is printed for such a policy, and nothing more.
+    let rules = BucketCors::needed(&PolicyDocument::parse(policies).unwrap(), &["*".to_owned()]);
+    put_printed(&app.bucket, &serde_json::to_value(rules).unwrap()).await;
     let alice = app.user("alice");
     let authorization = format!("Bearer {}", app.token(&TokenOptions::default()));
     let credentials = json!({ "url": app.base(), "authorization": authorization });
@@ -341,6 +346,13 @@ async fn uppy_6_credentials(backend: Backend) {
         let asked = asked.filter(|request| request["path"].as_str().unwrap().starts_with("/api/"));
         assert_eq!(asked.filter(|request| request["method"] == "POST").count(), 2, "{}", outcome["requests"]);
     }
+    let options = json!({ "s3Endpoint": endpoint, "shouldUseMultipart": true });
+    let files = files_for_parts(&[20 << 20]);
+    let upload = json!({ "options": options, "credentials": credentials, "files": files, "cancelAt": 8 << 20 });
+    let outcome = Browser::open("uppy.js", "node_modules", &json!({ "upload": upload })).outcome();
+    assert_eq!(outcome["cancelled"], true, "{outcome}");
+    let open = app.bucket.s3.list_multipart_uploads().bucket(&app.bucket.bucket).send().await.expect("a listing");
+    assert_eq!(open.uploads(), []);
     app.end().await;
 }
 

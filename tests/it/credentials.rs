@@ -36,7 +36,7 @@ const CONTENT: &[u8] = b"%PDF-1.7 what was promised";
 /// As long as [`CONTENT`].
 const EVIL: &[u8] = b"%PDF-1.7 not at all that..";
 
-pub(crate) const POLICIES: &str = r#"
+const POLICIES: &str = r#"
 [policy.default]
 methods = ["put", "credentials", "multipart"]
 upload.expires_in = "15m"
