@@ -79,8 +79,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&real, "uppy_goes_on_after_a_part_whose_url_had_expired", expired);
     suite.on(&real, "uppy_goes_on_after_its_page_was_reloaded", reloaded);
     suite.on(&real, "uppy_goes_on_with_a_service_that_was_restarted", restarted);
-    // Ceph RGW answers 403 to the preflight of whatever a session has signed.
-    suite.on(&[BackendKind::SeaweedFs], "uppy_6_uploads_with_credentials_of_its_own", uppy_6_credentials);
+    suite.on(&real, "uppy_6_uploads_with_credentials_of_its_own", uppy_6_credentials);
     // Scoped to a network, as no URL for a browser can be on Ceph RGW.
     suite.on(&[BackendKind::SeaweedFs], "uppy_6_is_refused_with_a_capability_that_is_not_its_own", refused);
 }
@@ -153,7 +152,7 @@ pub(crate) fn installed() -> PathBuf {
 }
 
 /// With the client's network in every URL where browsers can use one: Ceph RGW 16 answers 403 to the preflight of every URL
-/// that a session has signed, and a PUT from a page of another origin always has one.
+/// in which a session has signed a header besides `host`, and a PUT from a page of another origin always has one.
 async fn start(backend: &Backend) -> TestApp {
     if backend.kind == BackendKind::Rgw {
         return start_unscoped(backend).await;
@@ -336,7 +335,10 @@ async fn uppy_6_credentials(backend: Backend) {
     let endpoint = format!("{}/{}", app.bucket.service.endpoint, app.bucket.bucket);
     let mut in_parts = files_for_parts(&[1, 5 << 20, (5 << 20) + 1, LARGE]);
     in_parts.push(files()[0].clone());
-    for (should_use_multipart, files) in [(false, files()), (true, in_parts)] {
+    // Uppy signs the "~" that upload ids of Ceph RGW have as "%7E", which is no signature of Version 4.
+    let takes_parts = backend.kind != BackendKind::Rgw;
+    let jobs = [(false, files()), (true, in_parts)];
+    for (should_use_multipart, files) in jobs.into_iter().filter(|(in_parts, _)| takes_parts || !in_parts) {
         let options = json!({ "s3Endpoint": endpoint, "shouldUseMultipart": should_use_multipart });
         let job = json!({ "upload": { "options": options, "credentials": credentials, "files": files } });
         let outcome = Browser::open("uppy.js", "node_modules", &job).outcome();
@@ -345,6 +347,9 @@ async fn uppy_6_credentials(backend: Backend) {
         let asked = outcome["requests"].as_array().unwrap().iter();
         let asked = asked.filter(|request| request["path"].as_str().unwrap().starts_with("/api/"));
         assert_eq!(asked.filter(|request| request["method"] == "POST").count(), 2, "{}", outcome["requests"]);
+    }
+    if !takes_parts {
+        return app.end().await;
     }
     let options = json!({ "s3Endpoint": endpoint, "shouldUseMultipart": true });
     let files = files_for_parts(&[20 << 20]);
