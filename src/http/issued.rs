@@ -8,7 +8,11 @@ use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::{ApiError, ErrorCode, State, json_object::JsonObject, uploads::UploadView};
+use super::{
+    ApiError, State,
+    json_object::{JsonObject, push_json},
+    uploads::UploadView,
+};
 use crate::domain::{IssuedUpload, UploadTarget};
 
 /// What is expected of an answer, in bytes: a form with the token of a session, twice.
@@ -23,8 +27,7 @@ pub(super) fn issued(state: &State, status: StatusCode, upload: &IssuedUpload) -
 /// `value` in JSON, of which about `size` bytes are expected.
 pub(super) fn json_body(value: &impl Serialize, size: usize) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::with_capacity(size);
-    serde_json::to_writer(&mut body, value)
-        .map_err(|error| ApiError::with_detail(ErrorCode::Internal, error.to_string()))?;
+    push_json(&mut body, value)?;
     Ok(body)
 }
 

@@ -19,13 +19,13 @@ impl JsonObject {
         Self { text, is_empty: true }
     }
 
-    /// An object that begins with the members of `value`, which has some.
+    /// An object that begins with the members of `value`.
     ///
     /// # Errors
     /// When `value` cannot be JSON, or is no object.
     pub(super) fn of(value: &impl Serialize, size: usize) -> Result<Self, ApiError> {
         let mut text = Vec::with_capacity(size);
-        serde_json::to_writer(&mut text, value).map_err(not_json)?;
+        push_json(&mut text, value)?;
         match text.pop() {
             Some(b'}') => Ok(Self { is_empty: text.len() == 1, text }),
             _ => Err(ApiError::with_detail(ErrorCode::Internal, "an object was expected")),
@@ -38,7 +38,7 @@ impl JsonObject {
     /// When `value` cannot be JSON.
     pub(super) fn member(&mut self, name: &'static str, value: &impl Serialize) -> Result<&mut Self, ApiError> {
         self.name(name);
-        serde_json::to_writer(&mut self.text, value).map_err(not_json)?;
+        push_json(&mut self.text, value)?;
         Ok(self)
     }
 
@@ -85,9 +85,12 @@ impl JsonObject {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
-fn not_json(error: serde_json::Error) -> ApiError {
-    ApiError::with_detail(ErrorCode::Internal, error.to_string())
+/// Appends `value` to `text`.
+///
+/// # Errors
+/// When `value` cannot be JSON.
+pub(super) fn push_json(text: &mut Vec<u8>, value: &impl Serialize) -> Result<(), ApiError> {
+    serde_json::to_writer(text, value).map_err(|error| ApiError::with_detail(ErrorCode::Internal, error.to_string()))
 }
 
 #[cfg(test)]
