@@ -14,6 +14,7 @@ pub struct PolicyDocument {
     policies: BTreeMap<String, Timeline>,
     lines: BTreeMap<String, usize>,
     version: String,
+    longest_expiry: Duration,
 }
 
 impl PolicyDocument {
@@ -24,7 +25,9 @@ impl PolicyDocument {
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let format::Parsed { policies, lines } = format::parse(text)?;
         let version = version(&policies);
-        Ok(Self { policies, lines, version })
+        let rules = policies.values().flat_map(Timeline::all);
+        let longest_expiry = rules.flat_map(|rules| [rules.longest_upload_life(), rules.download_expires_in]).max();
+        Ok(Self { policies, lines, version, longest_expiry: longest_expiry.unwrap_or_default() })
     }
 
     /// Names what this document means: 12 hexadecimal digits of a SHA-256. Comments, layout, the order of tables,
@@ -50,8 +53,7 @@ impl PolicyDocument {
 
     /// The longest life that any policy gives a URL, uploads and downloads, now or at any time.
     pub fn longest_expiry(&self) -> Duration {
-        let expiries = self.all_rules().flat_map(|(_, rules)| [rules.longest_upload_life(), rules.download_expires_in]);
-        expiries.max().unwrap_or_default()
+        self.longest_expiry
     }
 
     /// Whether any policy binds URLs to the client's network, now or at any time.
