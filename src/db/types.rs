@@ -42,7 +42,7 @@ stored_as!(UploadMethod, sql_types::Text, |method: String| method.parse()?);
 stored_as!(ObjectKey, sql_types::Text, |key: String| Self::parse(key)?);
 stored_as!(Delivery, sql_types::Text, |delivery: String| delivery.parse()?);
 stored_as!(FileName, sql_types::Text, |name: String| Self::parse(&name)?);
-stored_as!(ContentType, sql_types::Text, |content_type: String| content_type.parse()?);
+stored_as!(ContentType, sql_types::Text, |content_type: String| Self::recorded(&content_type)?);
 // As text: PostgreSQL's binary form of addresses depends on the operating system that the server was built for, and
 // not every database that speaks its protocol has both of its types.
 stored_as!(ClientNetwork, sql_types::Text, |network: String| network.parse()?);

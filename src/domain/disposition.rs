@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, str::FromStr};
 
-use crate::model::{FileName, Invalid};
+use crate::model::{ContentType, FileName, Invalid};
 
 /// What a browser shall do with a downloaded file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -53,13 +53,13 @@ pub fn content_disposition(disposition: Disposition, name: &FileName) -> String 
     value
 }
 
-/// Whether a browser that shows a file of this type (without parameters) would run what is in it.
-pub(super) fn is_active(essence: &str) -> bool {
-    let essence = essence.to_ascii_lowercase();
-    essence.ends_with("html")
-        || essence.ends_with("xml")
-        || essence.ends_with("javascript")
-        || essence.ends_with("ecmascript")
+/// Whether a browser that shows a file of this type would run what is in it, or take it for another type.
+pub(super) fn is_active(content_type: &ContentType) -> bool {
+    let essence = content_type.essence().to_ascii_lowercase();
+    content_type.is_several()
+        // A message of several parts, each with a type of its own.
+        || essence.starts_with("multipart/")
+        || ["html", "xml", "xsl", "javascript", "ecmascript"].iter().any(|active| essence.ends_with(active))
 }
 
 #[cfg(test)]
@@ -89,11 +89,21 @@ mod tests {
 
     #[test]
     fn what_a_browser_would_run_is_active() {
-        for active in ["text/html", "image/svg+xml", "Application/XHTML+xml", "text/xml", "text/javascript"] {
-            assert!(is_active(active), "{active}");
+        for active in [
+            "text/html",
+            "text/html; charset=utf-8",
+            "image/svg+xml",
+            "Application/XHTML+xml",
+            "text/xml",
+            "text/xsl",
+            "text/javascript",
+            "multipart/x-mixed-replace; boundary=a",
+            "image/png; a, text/html",
+        ] {
+            assert!(is_active(&ContentType::recorded(active).unwrap()), "{active}");
         }
-        for inert in ["application/pdf", "image/png", "text/plain", "application/octet-stream"] {
-            assert!(!is_active(inert), "{inert}");
+        for inert in ["application/pdf", "image/png", "text/plain", "text/plain; a=html", "application/octet-stream"] {
+            assert!(!is_active(&ContentType::recorded(inert).unwrap()), "{inert}");
         }
     }
 }

@@ -26,9 +26,31 @@ impl ContentType {
         mime_guess::from_path(file_name).first_raw().map_or_else(Self::octet_stream, |guess| Self(guess.to_owned()))
     }
 
+    /// The type in a row. It was checked when the row was written, perhaps by fewer rules than today's.
+    ///
+    /// # Errors
+    /// When it could break a header.
+    pub fn recorded(text: &str) -> Result<Self, Invalid> {
+        let rule = || Invalid::new("must be a media type such as \"application/pdf\", at most 255 ASCII characters");
+        if text.len() > MAX_LEN || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) || text.trim() != text {
+            return Err(rule());
+        }
+        let essence = text.split(';').next().unwrap_or_default().trim_end();
+        match essence.split_once('/') {
+            Some((kind, subtype)) if is_token(kind) && is_token(subtype) => Ok(Self(text.to_owned())),
+            _ => Err(rule()),
+        }
+    }
+
     /// The value as written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether a browser takes it for several types: a comma separates the values of a header, and the last type counts
+    /// (Fetch standard, "extract a MIME type").
+    pub fn is_several(&self) -> bool {
+        self.0.contains(',')
     }
 
     /// `type/subtype` without parameters, as written.
@@ -53,15 +75,11 @@ impl FromStr for ContentType {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let rule = || Invalid::new("must be a media type such as \"application/pdf\", at most 255 ASCII characters");
-        if text.len() > MAX_LEN || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) || text.trim() != text {
-            return Err(rule());
+        let content_type = Self::recorded(text)?;
+        if content_type.is_several() {
+            return Err(Invalid::new("must hold no comma: browsers would take what follows it for the type"));
         }
-        let essence = text.split(';').next().unwrap_or_default().trim_end();
-        match essence.split_once('/') {
-            Some((kind, subtype)) if is_token(kind) && is_token(subtype) => Ok(Self(text.to_owned())),
-            _ => Err(rule()),
-        }
+        Ok(content_type)
     }
 }
 
@@ -141,6 +159,13 @@ mod tests {
     fn refuses_what_could_break_a_header() {
         for bad in ["", "pdf", "a/", "/b", "a/b\r\nX: y", "a/b\u{e9}", " a/b", "a b/c", &"a/b".repeat(100)] {
             assert!(bad.parse::<ContentType>().is_err(), "{bad:?}");
+        }
+        for bad in
+            ["image/png, text/html", "image/png; a, text/html", "text/plain;charset=gbk, text/html", "a/b;c=\",\""]
+        {
+            assert!(bad.parse::<ContentType>().is_err(), "{bad}");
+            // Nothing in a row may be unreadable for that.
+            assert_eq!(ContentType::recorded(bad).is_ok_and(|read| read.is_several()), bad.contains(';'), "{bad}");
         }
         for bad in ["*/pdf", "image", "image/", "*"] {
             assert!(bad.parse::<MediaRange>().is_err(), "{bad:?}");

@@ -20,8 +20,9 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_download_ends_when_it_says", expires_in);
     suite.everywhere("a_download_works_from_one_network", network);
     suite.everywhere("a_download_follows_the_policy_of_today", policy_of_today);
-    // The embedded PostgreSQL has no connection to spare for looking.
+    // The embedded PostgreSQL has no connection to spare for looking and changing.
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "every_download_is_recorded", recorded);
+    suite.on(&[BackendKind::SeaweedFs], "a_file_that_passes_for_several_types_is_only_saved", several_types);
 }
 
 fn put() -> Value {
@@ -127,6 +128,12 @@ async fn dispositions(backend: Backend) {
     assert_eq!(file.headers["content-disposition"], "inline; filename=\"a.png\"");
     assert_eq!(file.headers["content-type"], "image/png");
 
+    // What follows a comma is what a browser would take it for.
+    let several = "image/png; a, text/html";
+    let asked = json!({ "original_file_name": "a.png", "file_size": 5, "file_type": several });
+    let problem = alice.post("/api/v1/uploads", &asked).await.expect_problem(422, "invalid_request");
+    assert_eq!(problem["errors"][0]["field"], "file_type", "{problem}");
+
     for (more, field) in [
         (json!({ "disposition": "open" }), "disposition"),
         (json!({ "file_name": "a/b.txt" }), "file_name"),
@@ -139,6 +146,28 @@ async fn dispositions(backend: Backend) {
         let problem = issue(&alice, &upload, more.clone()).await.expect_problem(422, "invalid_request");
         assert_eq!(problem["errors"][0]["field"], field, "{more}: {problem}");
     }
+    app.end().await;
+}
+
+/// Rows from before such types were refused.
+async fn several_types(backend: Backend) {
+    let policies = POLICIES.replacen("methods", "delivery = [\"url\", \"stream\"]\nmethods", 1);
+    let options = AppOptions { policies: Some(policies), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let alice = app.user("alice");
+    let upload = alice.upload("a.png", b"12345", &put()).await;
+    app.database.psql(&format!(
+        "UPDATE upload_intents SET content_type = 'image/png; a, text/html' WHERE id = '{}'",
+        id(&upload)
+    ));
+    for delivery in ["url", "stream"] {
+        let asked = json!({ "disposition": "inline", "delivery": delivery });
+        let problem = issue(&alice, &upload, asked).await.expect_problem(422, "invalid_request");
+        assert_eq!(problem["errors"][0]["field"], "disposition", "{problem}");
+    }
+    let saved = alice.get(&format!("/api/v1/files/{}?delivery=stream", id(&upload))).await;
+    saved.expect_status(StatusCode::OK);
+    assert!(saved.headers["content-security-policy"].to_str().unwrap().contains("sandbox"), "{:?}", saved.headers);
     app.end().await;
 }
 

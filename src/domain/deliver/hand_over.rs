@@ -69,7 +69,7 @@ impl Permit {
         Ok(FileFacts {
             content_disposition: content_disposition(self.disposition, name),
             content_type: upload.content_type.clone(),
-            is_active: is_active(upload.content_type.essence()),
+            is_active: is_active(&upload.content_type),
             size: upload.file_size.bytes(),
             // Confirming sets it, so only a row that somebody edited lacks it.
             etag: upload.etag.clone().ok_or(DomainError::NotConfirmed(upload.state))?,
