@@ -5,16 +5,21 @@
 //! session work from there and from nowhere else, and the store is what enforces it.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_sdk_s3::config::ProvideCredentials as _;
 use chrono::{DateTime, TimeDelta, Utc};
-use moka::{future::Cache, ops::compute::Op};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use moka::future::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 
@@ -35,9 +40,16 @@ const CAPACITY: u64 = 50_000;
 /// judging and signing, and the difference between this clock and the store's.
 const MARGIN: TimeDelta = TimeDelta::seconds(30);
 
-/// After a failed `AssumeRole`, how long everybody is told so without asking again: an STS that is down or throttles
-/// is not helped by a request for each upload.
-const BACK_OFF: TimeDelta = TimeDelta::seconds(1);
+/// After nobody answered who gives credentials, how long everybody is told so without asking again: an STS that is down
+/// or throttles is not helped by a request for each upload.
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// How long whoever could do with the session that is held waits for a better one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the service's own credentials may take to be found: the chain that looks for them may ask a program, or a
+/// server that does not answer.
+const OWN_CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// No URL of a shorter life than this is worth handing out.
 const SHORTEST_LIFE: TimeDelta = TimeDelta::seconds(5);
@@ -118,6 +130,16 @@ struct Key {
     generation: u64,
 }
 
+/// A signer, and since when its credentials are held.
+#[derive(Debug, Clone)]
+struct Held {
+    signer: Arc<Signer>,
+    since: DateTime<Utc>,
+}
+
+/// The one call for a signer that is under way, whose answer all who wait for it get.
+type Renewal = Shared<BoxFuture<'static, Result<Held, S3Error>>>;
+
 #[derive(Debug)]
 struct Inner {
     sdk: Sdk,
@@ -125,9 +147,10 @@ struct Inner {
     bucket: String,
     endpoint: Arc<Endpoint>,
     sts: Option<StsConfig>,
-    cache: Cache<Key, Arc<Signer>>,
+    cache: Cache<Key, Held>,
+    renewals: Mutex<HashMap<Key, Renewal>>,
     generation: AtomicU64,
-    last_failure: Mutex<Option<(DateTime<Utc>, S3Error)>>,
+    last_failure: Mutex<Option<(Instant, S3Error)>>,
     assumed: AtomicU64,
     failed: AtomicU64,
     clock: Clock,
@@ -146,6 +169,7 @@ impl Sessions {
                 endpoint,
                 sts: config.sts.clone(),
                 cache: Cache::builder().max_capacity(CAPACITY).time_to_live(lifetime).build(),
+                renewals: Mutex::default(),
                 generation: AtomicU64::new(0),
                 last_failure: Mutex::new(None),
                 assumed: AtomicU64::new(0),
@@ -180,36 +204,42 @@ impl Sessions {
         wanted: Duration,
     ) -> Result<Arc<Signer>, S3Error> {
         let key = Key { network, access, generation: self.inner.generation.load(Ordering::SeqCst) };
-        if let Some(signer) = self.inner.cache.get(&key).await
-            && self.inner.lasts(&signer, key.access, wanted)
-        {
-            return Ok(signer);
+        let held = self.inner.cache.get(&key).await;
+        if let Some(held) = held.as_ref().filter(|held| self.inner.lasts(held, wanted)) {
+            return Ok(Arc::clone(&held.signer));
         }
-        self.renewed(key, wanted).await
+        let renewal = self.renewal(key, wanted);
+        let Some(held) = held else { return renewal.await.map(|made| made.signer) };
+        let unanswered = || S3Error::Unavailable { operation: ASSUME_ROLE, reason: "no answer in time".to_owned() };
+        match tokio::time::timeout(PATIENCE, renewal).await.unwrap_or_else(|_| Err(unanswered())) {
+            Ok(made) => Ok(made.signer),
+            // A shorter life, honestly stated, is better than none while the STS is away.
+            Err(error) => self.inner.is_usable(&held).then_some(held.signer).ok_or(error),
+        }
     }
 
-    /// One caller at a time for each key asks the STS; the others wait and find its answer.
-    async fn renewed(&self, key: Key, wanted: Duration) -> Result<Arc<Signer>, S3Error> {
-        let inner = Arc::clone(&self.inner);
-        let computing = self.inner.runtime.spawn(async move {
-            let computed = inner
-                .cache
-                .entry(key)
-                .and_try_compute_with(async |held| match held {
-                    Some(held) if inner.lasts(held.value(), key.access, wanted) => Ok(Op::Nop),
-                    _ => inner.fresh_signer(key).await.map(Op::Put),
-                })
-                .await;
-            match computed {
-                Ok(result) => result.into_entry().map(moka::Entry::into_value),
-                // A shorter life, honestly stated, is better than none while the STS is away.
-                Err(error) => return inner.remaining(key).await.ok_or(error),
+    /// The call for a signer of `key` that is under way, or a new one. It goes on whoever still waits for it.
+    fn renewal(&self, key: Key, wanted: Duration) -> Renewal {
+        let mut renewals = self.inner.renewals();
+        if let Some(under_way) = renewals.get(&key) {
+            return under_way.clone();
+        }
+        let under_way = UnderWay { inner: Arc::clone(&self.inner), key };
+        let asking = self.inner.runtime.spawn(async move {
+            let inner = &under_way.inner;
+            // Another call may have ended since the caller looked.
+            if let Some(held) = inner.cache.get(&key).await.filter(|held| inner.lasts(held, wanted)) {
+                return Ok(held);
             }
-            .ok_or_else(|| S3Error::Unavailable { operation: ASSUME_ROLE, reason: "no session".to_owned() })
+            let since = inner.clock.now();
+            let made = Held { signer: inner.fresh_signer(key).await?, since };
+            inner.cache.insert(key, made.clone()).await;
+            Ok(made)
         });
-        computing.await.unwrap_or_else(|_| {
-            Err(S3Error::Unavailable { operation: ASSUME_ROLE, reason: "the service is stopping".to_owned() })
-        })
+        let stopping = || S3Error::Unavailable { operation: ASSUME_ROLE, reason: "the service is stopping".to_owned() };
+        let renewal = asking.map(move |made| made.unwrap_or_else(|_| Err(stopping()))).boxed().shared();
+        renewals.insert(key, renewal.clone());
+        renewal
     }
 
     /// Forgets all signers. Whoever asks from now on gets one with credentials that did not exist before.
@@ -230,40 +260,72 @@ impl Sessions {
     }
 }
 
+/// Makes room for the next call when this one is over, however it ends.
+struct UnderWay {
+    inner: Arc<Inner>,
+    key: Key,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.inner.renewals().remove(&self.key);
+    }
+}
+
 impl Inner {
-    /// Whether `signer` can sign a URL of `wanted`, or as long a one as a session can be expected to.
-    fn lasts(&self, signer: &Signer, access: Access, wanted: Duration) -> bool {
-        let Some(expires_at) = signer.credentials().expires_at() else { return true };
-        // A policy expiry near the session's own life would otherwise ask for a new session with every URL.
-        let longest = self.sts.as_ref().map_or(wanted, |sts| wanted.min(access.duration(sts) / 2));
-        let wanted = TimeDelta::from_std(longest).unwrap_or(TimeDelta::MAX);
+    fn renewals(&self) -> MutexGuard<'_, HashMap<Key, Renewal>> {
+        self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `held` can sign a URL of `wanted`, or as long a one as its credentials can be expected to.
+    fn lasts(&self, held: &Held, wanted: Duration) -> bool {
+        let Some(expires_at) = held.signer.credentials().expires_at() else { return true };
+        // A policy expiry near the credentials' own life would otherwise ask for new ones with every URL.
+        let half = (expires_at - held.since) / 2;
+        let wanted = TimeDelta::from_std(wanted).map_or(half, |wanted| wanted.min(half));
         self.clock.now().checked_add_signed(wanted + MARGIN).is_some_and(|needed| expires_at >= needed)
     }
 
-    async fn remaining(&self, key: Key) -> Option<Arc<Signer>> {
-        let signer = self.cache.get(&key).await?;
-        let expires_at = signer.credentials().expires_at()?;
-        (expires_at - self.clock.now() >= SHORTEST_LIFE).then_some(signer)
+    /// Whether `held` can sign anything that is worth handing out.
+    fn is_usable(&self, held: &Held) -> bool {
+        let expires_at = held.signer.credentials().expires_at();
+        expires_at.is_none_or(|expires_at| expires_at - self.clock.now() >= SHORTEST_LIFE)
     }
 
     async fn fresh_signer(&self, key: Key) -> Result<Arc<Signer>, S3Error> {
         let Key { network, access, .. } = key;
+        if let Some((at, error)) = &*self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
+            && at.elapsed() < BACK_OFF
+        {
+            return Err(error.clone());
+        }
         let credentials = match &self.sts {
-            Some(sts) => self.assume_role(sts, network, access).await?,
+            Some(sts) => self.assume_role(sts, network, access).await,
             // The service's own credentials know no network, and are never handed out.
             None if network.is_some() || matches!(access, Access::Area { .. }) => {
                 let reason = "a network scope, and credentials for a client, need the s3.sts settings".to_owned();
                 return Err(S3Error::Refused { operation: ASSUME_ROLE, reason });
             }
-            None => self.own_credentials().await?,
+            None => self.own_credentials().await,
         };
+        let credentials = credentials.inspect_err(|error| {
+            log::warn!("{error}");
+            // A refusal may concern this network alone; an absence concerns everybody.
+            if matches!(error, S3Error::Unavailable { .. }) {
+                // The end of the call counts: one that nobody answers takes longer than the silence after it.
+                *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((Instant::now(), error.clone()));
+            }
+        })?;
         Ok(Arc::new(Signer::new(credentials, self.region.clone(), Arc::clone(&self.endpoint))))
     }
 
     async fn own_credentials(&self) -> Result<Credentials, S3Error> {
-        let missing = || S3Error::Unavailable { operation: "credentials", reason: "there are none".to_owned() };
-        let provider = self.sdk.credentials.as_ref().ok_or_else(missing)?;
-        let credentials = provider.provide_credentials().await.map_err(|_| missing())?;
+        let missing = |reason: &str| S3Error::Unavailable { operation: "credentials", reason: reason.to_owned() };
+        let provider = self.sdk.credentials.as_ref().ok_or_else(|| missing("there are none"))?;
+        let credentials = tokio::time::timeout(OWN_CREDENTIALS_TIMEOUT, provider.provide_credentials()).await;
+        let credentials =
+            credentials.map_err(|_| missing("no answer in time"))?.map_err(|_| missing("there are none"))?;
         Ok(Credentials::new(
             credentials.access_key_id(),
             SecretString::from(credentials.secret_access_key()),
@@ -280,11 +342,6 @@ impl Inner {
     ) -> Result<Credentials, S3Error> {
         let now = self.clock.now();
         let duration = access.duration(sts);
-        if let Some((at, error)) = &*self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
-            && now - *at < BACK_OFF
-        {
-            return Err(error.clone());
-        }
         let answer = self
             .sdk
             .sts
@@ -302,13 +359,8 @@ impl Inner {
                 let reason = "the answer has no credentials".to_owned();
                 answer.credentials.ok_or(S3Error::Refused { operation: ASSUME_ROLE, reason })
             })
-            .inspect_err(|error| {
+            .inspect_err(|_| {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                log::warn!("{error}");
-                // A refusal may concern this network alone; an absence concerns everybody.
-                if matches!(error, S3Error::Unavailable { .. }) {
-                    *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, error.clone()));
-                }
             })?;
         self.assumed.fetch_add(1, Ordering::Relaxed);
         // The session began when it was asked for at the earliest, whatever a store's clock says: the sooner end counts.
@@ -346,8 +398,18 @@ fn session_policy(sts: &StsConfig, bucket: &str, network: Option<ClientNetwork>,
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use aws_credential_types::{
+        Credentials as AwsCredentials,
+        provider::{ProvideCredentials, SharedCredentialsProvider, future},
+    };
+
     use super::*;
-    use crate::{config::s3::SourceIpKey, model::IpScope};
+    use crate::{
+        config::s3::{Addressing, SourceIpKey},
+        model::IpScope,
+    };
 
     fn network(address: &str) -> Option<ClientNetwork> {
         ClientNetwork::of(address.parse().unwrap(), IpScope::Prefix { v4: 32, v6: 64 })
@@ -390,6 +452,44 @@ mod tests {
         );
         assert_eq!(area.duration(&aws), Duration::from_mins(15));
         assert_eq!(Access::Upload.duration(&aws), Duration::from_hours(1));
+    }
+
+    /// Credentials of one hour, and how often they were asked for.
+    #[derive(Debug, Clone, Default)]
+    struct Lent(Arc<AtomicU64>, Option<SystemTime>);
+
+    impl ProvideCredentials for Lent {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            future::ProvideCredentials::ready(Ok(AwsCredentials::new("AKID", "hush", None, self.1, "lent")))
+        }
+    }
+
+    #[tokio::test]
+    async fn own_credentials_are_not_fetched_for_every_request() {
+        let text = "region = 'r'\nbucket = 'files'\nendpoint = 'http://127.0.0.1:9'\naccess_key_id = 'a'\nsecret_access_key = 'b'";
+        let config: S3Config = toml::from_str(text).unwrap();
+        let start = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let clock = Clock::manual(start);
+        let lent = Lent(Arc::default(), Some((start + TimeDelta::hours(1)).into()));
+        let mut sdk = Sdk::from_config(&config).await;
+        sdk.credentials = Some(SharedCredentialsProvider::new(lent.clone()));
+        let endpoint = Arc::new(Endpoint::new("http://127.0.0.1:9", "files", Addressing::Path).unwrap());
+        let sessions = Sessions::new(sdk, &config, endpoint, clock.clone(), Handle::current());
+        // Longer than they last at all.
+        let wanted = Duration::from_hours(2);
+        let ask = async || sessions.signer(None, Access::Upload, wanted).await.unwrap();
+        for minutes in [0, 0, 10, 20, 29] {
+            clock.set(start + TimeDelta::minutes(minutes));
+            assert_eq!(ask().await.credentials().expires_at(), Some(start + TimeDelta::hours(1)));
+        }
+        assert_eq!(lent.0.load(Ordering::Relaxed), 1);
+        clock.set(start + TimeDelta::minutes(31));
+        ask().await;
+        assert_eq!(lent.0.load(Ordering::Relaxed), 2, "asked for again when half of their life is over");
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
 
     suite.everywhere("without_sts_only_networks_with_a_session_are_served", storage::without_sts);
     suite.everywhere("without_sts_urls_end_with_the_session_they_have", storage::session_runs_out);
+    suite.everywhere("while_sts_hangs_nobody_waits_for_anybody_else", storage::sts_hangs);
     suite.everywhere("fifty_requests_from_a_new_network_assume_one_role", storage::single_flight);
     suite.everywhere("a_confirmation_without_store_changes_nothing", storage::confirmation_without_store);
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use futures_util::future::join_all;
 use presignd::clock::Clock;
 use reqwest::StatusCode;
@@ -12,6 +12,7 @@ use super::{RECOVERY, metric};
 use crate::support::{AppOptions, Backend, ChaosProxy, TestApp, caller::id, load::eventually};
 
 const ASSUMED: &str = "presignd_sts_assumed_total";
+const FAILED: &str = "presignd_sts_failed_total";
 
 /// A service that reaches its STS through a proxy, and everything else directly.
 async fn start_behind_sts_proxy(backend: &Backend, options: AppOptions) -> (TestApp, ChaosProxy) {
@@ -81,6 +82,44 @@ pub(super) async fn session_runs_out(backend: Backend) {
 
     clock.set(session_end - TimeDelta::seconds(2));
     alice.post("/api/v1/uploads", &upload()).await.expect_problem(503, "storage_unavailable");
+    app.end().await;
+}
+
+/// An STS that is there and says nothing: each call lasts until its time is over, and must not be followed by the next
+/// one for everybody who waited.
+pub(super) async fn sts_hangs(backend: Backend) {
+    let clock = Clock::manual(Clock::System.now());
+    let settings = "[s3]\nrequest_timeout = \"400ms\"\n[s3.sts]\nsession_duration = \"15m\"".to_owned();
+    let options = AppOptions { settings, clock: clock.clone(), ..AppOptions::default() };
+    let (app, proxy) = start_behind_sts_proxy(&backend, options).await;
+    let alice = app.user("alice");
+    let issued = alice.issue("a.txt", b"bytes", &json!({ "method": "put" })).await;
+    let session_end = clock.now() + TimeDelta::minutes(15);
+
+    proxy.black_hole();
+    let body = upload();
+    let elsewhere = alice.at("127.0.0.13");
+    let replies = join_all((0..20).map(|_| elsewhere.post("/api/v1/uploads", &body))).await;
+    for reply in replies {
+        reply.expect_problem(503, "storage_unavailable");
+    }
+    assert_eq!(metric(&alice, FAILED).await, 1, "one call for all of them");
+
+    // What is left of the session that is held is nearly too short, and is there for whoever asks.
+    clock.set(session_end - TimeDelta::seconds(310));
+    let full = (clock.now() + TimeDelta::minutes(5)).trunc_subsecs(0);
+    // The STS is not asked again right after it has failed.
+    let (failed, _) = eventually(RECOVERY, async || {
+        for reply in join_all((0..20).map(|_| alice.post("/api/v1/uploads", &body))).await {
+            let issued = reply.expect(StatusCode::CREATED);
+            assert_eq!(issued["expires_at"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap(), full);
+        }
+        let failed = metric(&alice, FAILED).await;
+        (failed > 1).then_some(failed)
+    })
+    .await;
+    assert_eq!(failed, 2, "one call for all of them");
+    assert!(alice.send(&issued, b"bytes").await.status.is_success());
     app.end().await;
 }
 
