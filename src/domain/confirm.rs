@@ -203,7 +203,12 @@ impl Service {
             _ => copy,
         };
         let tidied = async {
-            self.store.delete(superfluous).await?;
+            if superfluous == copy {
+                // For good: once its row is gone, nobody finds a version of it again.
+                self.store.purge(copy).await?;
+            } else {
+                self.store.delete(superfluous).await?;
+            }
             Ok::<_, DomainError>(self.database.end_copy(intent.id, copy).await?)
         };
         if let Err(error) = tidied.await {

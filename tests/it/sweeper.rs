@@ -45,6 +45,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     // The embedded store keeps one version of an object.
     let versioned = &[BackendKind::Rgw, BackendKind::SeaweedFs];
     suite.on(versioned, "no_version_is_left_of_an_upload_that_was_given_up", versions);
+    suite.on(versioned, "no_version_is_left_of_an_upload_that_was_rejected", rejected_versions);
     // PostgreSQL inside the process serves one connection, and this has another process at it.
     suite.on(versioned, "sweep_on_the_command_line_says_what_it_does", command_line);
 }
@@ -508,13 +509,25 @@ async fn stale_multiparts(backend: Backend) {
     app.end().await;
 }
 
-async fn versions(backend: Backend) {
+async fn keep_versions(app: &TestApp) {
     use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 
-    let app = app(&backend).await;
-    let (s3, bucket) = (&app.bucket.s3, &app.bucket.bucket);
     let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    s3.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled).send().await.expect("it is versioned");
+    let versioned = app.bucket.s3.put_bucket_versioning().bucket(&app.bucket.bucket);
+    versioned.versioning_configuration(enabled).send().await.expect("it is versioned");
+}
+
+/// The keys of which there is a version or a delete marker, as often as there are.
+async fn versioned_keys(app: &TestApp) -> Vec<String> {
+    let left = app.bucket.s3.list_object_versions().bucket(&app.bucket.bucket).send().await.expect("a listing");
+    let versions = left.versions().iter().map(|version| version.key());
+    let markers = left.delete_markers().iter().map(|marker| marker.key());
+    versions.chain(markers).map(|key| key.expect("a key").to_owned()).collect()
+}
+
+async fn versions(backend: Backend) {
+    let app = app(&backend).await;
+    keep_versions(&app).await;
     let alice = app.user("alice");
     let issued = alice.issue("a.txt", BYTES, &json!({ "method": "post" })).await;
     for _ in 0..2 {
@@ -529,14 +542,26 @@ async fn versions(backend: Backend) {
     after_expiry(&app, &issued, TimeDelta::minutes(1));
     let done = sweep(&app).await;
     assert_eq!((done.deleted, done.failed), (1, 0));
-    let left = s3.list_object_versions().bucket(bucket).send().await.expect("a listing");
-    let left: Vec<_> = left
-        .versions()
-        .iter()
-        .map(|version| version.key().unwrap())
-        .chain(left.delete_markers().iter().map(|marker| marker.key().unwrap()))
-        .collect();
-    assert_eq!(left, [beside.as_str()]);
+    assert_eq!(versioned_keys(&app).await, [beside]);
+    app.end().await;
+}
+
+/// What was copied to be looked at, and is not what it was declared as.
+async fn rejected_versions(backend: Backend) {
+    let mut options = still();
+    options.policies = options.policies.map(|policies| policies.replacen("key = ", "sniff = \"reject\"\nkey = ", 1));
+    let app = TestApp::start_with(&backend, options).await;
+    keep_versions(&app).await;
+    let alice = app.user("alice");
+    let page = b"<!DOCTYPE html><script>alert(1)</script>";
+    let issued = alice.issue("a.png", page, &json!({ "method": "post", "file_type": "image/png" })).await;
+    assert!(alice.send(&issued, page).await.status.is_success());
+    alice.complete(&issued).await.expect_problem(422, "upload_mismatch");
+    let staged = row(&app, &issued).await.object_key;
+    assert!(versioned_keys(&app).await.iter().all(|key| key == staged.as_str()), "the copy is gone with all versions");
+    after_expiry(&app, &issued, TimeDelta::minutes(1));
+    sweep(&app).await;
+    assert_eq!(versioned_keys(&app).await, [""; 0]);
     app.end().await;
 }
 
