@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, QueryDsl as _, QueryResult, QueryableByName,
     pg::Pg,
-    sql_types::{BigInt, Integer, Timestamptz},
+    sql_types::{BigInt, Integer, Text, Timestamptz},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
@@ -43,13 +43,14 @@ pub(super) async fn insert(
 }
 
 impl Database {
-    /// Claims at most `limit` inspections that are due at `now`, the most overdue first. Nobody else gets them before
+    /// Claims at most `limit` inspections of uploads in `bucket` that are due at `now`, the most overdue first. Nobody else gets them before
     /// `lease_until`, when they are due again unless they have been removed or put off.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn claim_inspections(
         &self,
+        bucket: &str,
         now: DateTime<Utc>,
         lease_until: DateTime<Utc>,
         limit: i64,
@@ -58,13 +59,15 @@ impl Database {
             diesel::sql_query(
                 // An array, because a subquery in IN may be run more than once and then claims more than the limit.
                 "UPDATE inspections SET next_attempt_at = $1, attempts = attempts + 1 WHERE upload_id = ANY(ARRAY(\
-                 SELECT upload_id FROM inspections WHERE next_attempt_at <= $2 \
+                 SELECT upload_id FROM inspections WHERE next_attempt_at <= $2 AND NOT EXISTS (\
+                 SELECT FROM upload_intents WHERE id = upload_id AND bucket <> $4) \
                  ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED)) \
                  RETURNING upload_id, attempts, created_at",
             )
             .bind::<Timestamptz, _>(lease_until)
             .bind::<Timestamptz, _>(now)
             .bind::<BigInt, _>(limit)
+            .bind::<Text, _>(bucket)
             .load(connection)
             .await
         })

@@ -15,6 +15,7 @@ impl Service {
     pub async fn abort_upload(&self, principal: &Principal, id: IntentId) -> Result<UploadIntent, DomainError> {
         require(principal, Scope::Upload)?;
         let intent = self.owned_upload(principal, id).await?;
+        self.require_bucket(&intent)?;
         let settlement = Settlement {
             event: IntentEvent::Abort,
             via: Some(SettledVia::Owner),
@@ -45,5 +46,14 @@ impl Service {
     pub async fn owned_upload(&self, principal: &Principal, id: IntentId) -> Result<UploadIntent, DomainError> {
         let intent = self.database.upload(id).await?;
         intent.filter(|intent| intent.is_owned_by(principal)).ok_or(DomainError::NotFound)
+    }
+
+    /// Refuses an upload of another bucket than this service is for: what it found, wrote or removed under the upload's
+    /// key would be another object.
+    pub(super) fn require_bucket(&self, upload: &UploadIntent) -> Result<(), DomainError> {
+        if upload.bucket == self.store.bucket() {
+            return Ok(());
+        }
+        Err(DomainError::OtherBucket { upload: upload.id, bucket: upload.bucket.clone() })
     }
 }

@@ -109,6 +109,7 @@ impl Service {
         if intent.state != IntentState::Issued {
             return settled(intent);
         }
+        self.require_bucket(&intent)?;
         self.refuse_revoked(&intent).await?;
         // Taken before the store is asked, so that what arrives after the answer has arrived too late.
         let is_over = self.clock.now() > intent.confirm_until;

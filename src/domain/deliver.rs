@@ -88,6 +88,7 @@ impl Service {
         if upload.state != IntentState::Confirmed {
             return Err(DomainError::NotConfirmed(upload.state));
         }
+        self.require_bucket(&upload)?;
         if request.disposition == Disposition::Inline && is_active(&upload.content_type) {
             return Err(DomainError::InlineRefused(upload.content_type.to_string()));
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::MissingParts;
 use crate::{
     db::DbError,
-    model::{IntentState, Invalid, PartNumber, Scope},
+    model::{IntentId, IntentState, Invalid, PartNumber, Scope},
     policy::Refusal,
     s3::{ReadError, S3Error},
     signing::{SigningError, cloudfront::CloudFrontError},
@@ -132,6 +132,14 @@ pub enum DomainError {
     /// This process streams as many downloads as it may.
     #[error("as many downloads are streamed as delivery.streams allows")]
     TooManyStreams,
+    /// The upload lies in another bucket than this service is for.
+    #[error("upload {upload} lies in the bucket {bucket}, which is not s3.bucket")]
+    OtherBucket {
+        /// The upload.
+        upload: IntentId,
+        /// Its bucket.
+        bucket: String,
+    },
     /// No web server is configured that could hand out files.
     #[error("delivery.accel names no web server")]
     NoAccel,

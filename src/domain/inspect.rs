@@ -210,7 +210,8 @@ impl Service {
         let now = self.clock.now();
         let lease = inspection.config.timeout.saturating_mul(2) + LEASE_MARGIN;
         let lease_until = now + TimeDelta::from_std(lease).unwrap_or_default();
-        let claimed = self.database.claim_inspections(now, lease_until, i64::try_from(limit).unwrap_or(1)).await;
+        let limit = i64::try_from(limit).unwrap_or(1);
+        let claimed = self.database.claim_inspections(self.store.bucket(), now, lease_until, limit).await;
         claimed.unwrap_or_else(|error| {
             log::warn!("inspections cannot be claimed, and will be tried again: {error}");
             Vec::new()

@@ -90,6 +90,7 @@ impl Service {
     ) -> Result<Vec<SignedPart>, DomainError> {
         caller.require(Scope::Upload)?;
         let intent = self.owned_upload(caller.principal, id).await?;
+        self.require_bucket(&intent)?;
         let multipart = open_multipart(&intent)?;
         self.refuse_revoked(&intent).await?;
         let now = self.clock.now();
@@ -125,6 +126,7 @@ impl Service {
     pub async fn uploaded_parts(&self, principal: &Principal, id: IntentId) -> Result<UploadedParts, DomainError> {
         require(principal, Scope::Upload)?;
         let intent = self.owned_upload(principal, id).await?;
+        self.require_bucket(&intent)?;
         let multipart = open_multipart(&intent)?;
         self.refuse_revoked(&intent).await?;
         let parts = self.store.parts(&intent.object_key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;

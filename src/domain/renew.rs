@@ -33,6 +33,7 @@ impl Service {
         expires_in: Option<Duration>,
         form_return: Option<&FormReturn>,
     ) -> Result<IssuedUpload, DomainError> {
+        self.require_bucket(&intent)?;
         let now = self.clock.now();
         match intent.state {
             IntentState::Issued if now <= intent.confirm_until => {}

@@ -85,6 +85,7 @@ impl Service {
             ));
         };
         let upload = self.database.upload(redeemed.intent.upload_id).await?.ok_or(DomainError::NotFound)?;
+        self.require_bucket(&upload)?;
         let until = Permit::shortly(now, redeemed.intent.expires_at);
         Ok(Permit {
             upload: Box::new(upload),

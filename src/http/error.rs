@@ -524,6 +524,7 @@ impl From<DomainError> for ApiError {
             | DomainError::CloudFront(_)
             | DomainError::NoCdn
             | DomainError::NoRandomness
+            | DomainError::OtherBucket { .. }
             | DomainError::NoAccel => ErrorCode::Internal,
         };
         Self::with_detail(code, detail)

@@ -46,6 +46,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     let versioned = &[BackendKind::Rgw, BackendKind::SeaweedFs];
     suite.on(versioned, "no_version_is_left_of_an_upload_that_was_given_up", versions);
     suite.on(versioned, "no_version_is_left_of_an_upload_that_was_rejected", rejected_versions);
+    suite.on(versioned, "uploads_of_another_bucket_are_left_alone", other_bucket);
     // PostgreSQL inside the process serves one connection, and this has another process at it.
     suite.on(versioned, "sweep_on_the_command_line_says_what_it_does", command_line);
 }
@@ -562,6 +563,33 @@ async fn rejected_versions(backend: Backend) {
     after_expiry(&app, &issued, TimeDelta::minutes(1));
     sweep(&app).await;
     assert_eq!(versioned_keys(&app).await, [""; 0]);
+    app.end().await;
+}
+
+/// Somebody has changed `s3.bucket`, or two services share a database.
+async fn other_bucket(backend: Backend) {
+    let app = app(&backend).await;
+    let alice = app.user("alice");
+    let put = json!({ "method": "put" });
+    let open = alice.issue("a.txt", BYTES, &put).await;
+    assert!(alice.send(&open, BYTES).await.status.is_success());
+    let confirmed = alice.upload("b.txt", BYTES, &put).await;
+    app.database.psql("UPDATE upload_intents SET bucket = 'another'");
+    let path = format!("/api/v1/uploads/{}", id(&open));
+    for action in ["/renew", "/complete"] {
+        alice.post_nothing(&format!("{path}{action}")).await.expect_problem(500, "internal");
+    }
+    alice.delete(&path).await.expect_problem(500, "internal");
+    let asked = json!({ "upload_id": confirmed["id"] });
+    alice.post("/api/v1/downloads", &asked).await.expect_problem(500, "internal");
+    after_expiry(&app, &open, GRACE + TimeDelta::hours(1));
+    sweep(&app).await;
+    app.user("alice").post_nothing(&format!("{path}/complete")).await.expect_problem(500, "internal");
+    assert_eq!(row(&app, &open).await.state, IntentState::Issued, "it is nobody's here to settle");
+
+    app.database.psql(&format!("UPDATE upload_intents SET bucket = '{}'", app.bucket.bucket));
+    sweep(&app).await;
+    assert_eq!(row(&app, &open).await.state, IntentState::Confirmed, "it arrived in time");
     app.end().await;
 }
 
