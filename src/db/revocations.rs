@@ -1,12 +1,14 @@
 //! The table `revocations`, and the condition by which everything that was issued looks at it.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, QueryableByName, Selectable,
     SelectableHelper as _,
     pg::Pg,
     result::Error as DieselError,
-    sql_types::{self, Array, BigInt, Bool, Nullable, Text, Timestamptz},
+    sql_types::{self, Array, BigInt, Bool, Double, Nullable, Text, Timestamptz},
 };
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use tokio::sync::watch;
@@ -225,6 +227,10 @@ impl Database {
     /// `now`. None where there are none. Cookies of the content delivery network count for every target, because nobody
     /// can tell whose they are.
     ///
+    /// A renewal may have brought an upload's `expires_at` closer, but never its `confirm_until`: `graces` say how long
+    /// that is after the end of a URL, by policy. Where they are shorter than at the time, or the policy is not among
+    /// them, the end is said later than it is.
+    ///
     /// # Errors
     /// When the database does not answer.
     pub async fn urls_live_until(
@@ -232,6 +238,7 @@ impl Database {
         target: &RevocationTarget,
         issued_before: DateTime<Utc>,
         now: DateTime<Utc>,
+        graces: &BTreeMap<&str, Duration>,
     ) -> Result<Option<DateTime<Utc>>, DbError> {
         #[derive(QueryableByName)]
         struct End {
@@ -240,14 +247,19 @@ impl Database {
         }
 
         let (issuer, subject, tenant, upload_id) = target.columns();
-        let common = "expires_at > $1 AND created_at < $2 AND ($3 IS NULL OR issuer = $3) \
+        let (policies, graces): (Vec<&str>, Vec<f64>) =
+            graces.iter().map(|(policy, grace)| (*policy, grace.as_secs_f64())).unzip();
+        let common = "created_at < $2 AND ($3 IS NULL OR issuer = $3) \
                       AND ($4 IS NULL OR subject = $4) AND ($5 IS NULL OR tenant = $5)";
-        // The sweeper looks at an open upload after its end, so the index of what is due leads to what is not.
+        // The sweeper has not finished with an upload whose URLs may still write something, whatever its state.
         let statement = format!(
-            "(SELECT expires_at FROM upload_intents WHERE state = 'issued' AND look_at > $1 AND {common} \
-             AND ($6 IS NULL OR id = $6) ORDER BY expires_at DESC LIMIT 1) \
+            "(SELECT ends AS expires_at FROM upload_intents \
+             LEFT JOIN unnest($8::text[], $9::float8[]) AS grace (policy, seconds) USING (policy), \
+             LATERAL (SELECT GREATEST(expires_at, confirm_until - make_interval(secs => coalesce(seconds, 0))) AS ends) AS url \
+             WHERE look_at IS NOT NULL AND ends > $1 AND {common} \
+             AND ($6 IS NULL OR id = $6) ORDER BY ends DESC LIMIT 1) \
              UNION ALL \
-             (SELECT expires_at FROM download_intents WHERE delivery NOT IN ('stream', 'accel') AND {common} AND ($6 IS NULL OR upload_id = $6) \
+             (SELECT expires_at FROM download_intents WHERE expires_at > $1 AND delivery NOT IN ('stream', 'accel') AND {common} AND ($6 IS NULL OR upload_id = $6) \
              AND NOT EXISTS (SELECT 1 FROM download_tickets WHERE download_id = download_intents.id) ORDER BY expires_at DESC LIMIT 1) \
              UNION ALL \
              (SELECT expires_at FROM access_events WHERE kind = 'cookies_issued' AND expires_at > $1 AND id < $7 \
@@ -264,6 +276,8 @@ impl Database {
                     .bind::<Nullable<Text>, _>(tenant)
                     .bind::<Nullable<sql_types::Uuid>, _>(upload_id)
                     .bind::<sql_types::Uuid, _>(IntentId::lowest_at(issued_before).uuid())
+                    .bind::<Array<Text>, _>(policies)
+                    .bind::<Array<Double>, _>(graces)
                     .get_result(connection)
                     .await
                     .optional()

@@ -3,7 +3,7 @@
 //! A presigned URL does not pass through it, and nothing takes one back. What can be done is to sign nothing more with
 //! the sessions at hand, and to say until when such URLs are good.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
@@ -69,6 +69,10 @@ impl Service {
             let rule = "must not lie in the future: what is issued later is decided by policies";
             return Err(DomainError::broken_rule("issued_before", rule, serde_json::json!(issued_before)));
         }
+        if request.issued_before.is_some_and(|at| at < DateTime::UNIX_EPOCH) {
+            let rule = "must not lie before 1970: nothing was issued then";
+            return Err(DomainError::broken_rule("issued_before", rule, serde_json::json!(issued_before)));
+        }
         let (target, upload) = self.target(principal, request.subject).await?;
         let id = IntentId::at(now);
         let (issuer, subject, tenant) = match (&target, &upload) {
@@ -104,7 +108,13 @@ impl Service {
         };
         let revocation = self.database.revoke(&target, &revocation, &event).await?;
         self.sessions.forget();
-        let urls_live_until = self.database.urls_live_until(&target, revocation.issued_before, now).await?;
+        let document = self.policies.current();
+        let mut graces = BTreeMap::new();
+        for (policy, rules) in document.all_rules() {
+            let shortest = graces.entry(policy).or_insert(rules.confirm_grace);
+            *shortest = rules.confirm_grace.min(*shortest);
+        }
+        let urls_live_until = self.database.urls_live_until(&target, revocation.issued_before, now, &graces).await?;
         Ok(Revoked { revocation, urls_live_until })
     }
 

@@ -26,6 +26,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_revocation_stops_what_is_outstanding", outstanding);
     suite.everywhere("a_revoked_upload_is_never_confirmed", never_confirmed);
     suite.everywhere("a_revocation_overtakes_a_confirmation_under_way", overtaken);
+    suite.everywhere("a_revocation_says_when_the_last_url_ends", last_end);
     suite.everywhere("revocations_are_repeated_and_listed", repeated);
     suite.everywhere("an_administrator_of_a_tenant_stops_nobody_elses", bound);
     // The embedded PostgreSQL serves one process.
@@ -147,6 +148,31 @@ async fn overtaken(backend: Backend) {
     app.end().await;
 }
 
+async fn last_end(backend: Backend) {
+    let app = TestApp::start_with(&backend, options()).await;
+    let (admin, alice, bob) = (administrator(&app), app.user("alice"), app.user("bob"));
+    let put = json!({ "method": "put" });
+    // Given up, and whoever has the URL can write all the same.
+    let aborted = alice.issue("a.txt", b"12345", &put).await;
+    alice.delete(&format!("/api/v1/uploads/{}", id(&aborted))).await.expect(StatusCode::OK);
+    assert_eq!(revoke(&admin, &user("alice")).await["urls_live_until"], aborted["expires_at"]);
+    let one = json!({ "upload_id": aborted["id"] });
+    assert_eq!(revoke(&admin, &one).await["urls_live_until"], aborted["expires_at"]);
+
+    // Renewed by a policy that gives less: the first URL is still the last to end.
+    let long = bob.issue("b.txt", b"12345", &put).await;
+    app.change_policies(&POLICIES.replace("upload.expires_in = \"5m\"", "upload.expires_in = \"1m\"")).await;
+    let short = bob.post_nothing(&format!("/api/v1/uploads/{}/renew", id(&long))).await.expect(StatusCode::OK);
+    assert!(short["expires_at"].as_str() < long["expires_at"].as_str(), "{short}");
+    assert_eq!(revoke(&admin, &user("bob")).await["urls_live_until"], long["expires_at"]);
+
+    // What is confirmed and cannot be written again counts no more.
+    let carol = app.user("carol");
+    carol.upload("c.txt", b"12345", &put).await;
+    assert_eq!(revoke(&admin, &user("carol")).await["urls_live_until"], Value::Null);
+    app.end().await;
+}
+
 async fn repeated(backend: Backend) {
     let app = TestApp::start_with(&backend, with_admin()).await;
     let admin = administrator(&app);
@@ -189,6 +215,8 @@ async fn repeated(backend: Backend) {
     for wrong in [
         json!({}),
         json!({ "issued_before": app.clock.now() + TimeDelta::hours(1) }),
+        json!({ "issued_before": "-10000-01-01T00:00:00Z" }),
+        json!({ "issued_before": "1969-12-31T23:59:59Z" }),
         json!({ "user": body["user"], "upload_id": upload["id"] }),
         json!({ "user": { "issuer": ISSUER, "subject": "a\nb" } }),
         json!({ "user": { "issuer": "", "subject": "a" } }),
