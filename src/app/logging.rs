@@ -37,6 +37,8 @@ pub fn init(config: &LogConfig) {
     }
     // It announces what "listening on" says already.
     builder.filter_module("actix_server", LevelFilter::Warn);
+    // It writes the path of a request that it cannot read, in which there may be a capability.
+    builder.filter_module("actix_web", LevelFilter::Warn);
     if config.format == LogFormat::Json {
         builder.format(|out, record| writeln!(out, "{}", json_line(record, Clock::System.now())));
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    extract::Authenticated,
+    extract::{Authenticated, Query},
     list::{Paging, Rule, broken, cursor},
 };
 use crate::{
@@ -22,12 +22,8 @@ const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
 
 /// `GET /api/v1/audit`
-pub(super) async fn list(
-    state: web::Data<State>,
-    user: Authenticated,
-    query: web::Query<BTreeMap<String, String>>,
-) -> Result<HttpResponse, ApiError> {
-    let page = state.service.audit(&user.0, filter(&query)?).await?;
+pub(super) async fn list(state: web::Data<State>, user: Authenticated, query: Query) -> Result<HttpResponse, ApiError> {
+    let page = state.service.audit(&user.0, filter(&query.0)?).await?;
     let records = page.records.iter().map(AuditView::from).collect();
     Ok(HttpResponse::Ok().json(AuditListView { records, next_cursor: page.next.map(cursor) }))
 }

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    extract::{JsonBody, UploadId, Uploader},
+    extract::{JsonBody, Query, UploadId, Uploader},
     parts::{ClaimedPartBody, PARTS_BODY},
     uploads::{checked, checked_metadata},
 };
@@ -31,9 +31,9 @@ const LEAST_LIFE: TimeDelta = TimeDelta::minutes(1);
 pub(super) async fn params(
     state: web::Data<State>,
     uploader: Uploader,
-    query: web::Query<BTreeMap<String, String>>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    let request = asked(&uploader, query.into_inner())?;
+    let request = asked(&uploader, query.0)?;
     let request = IssueRequest { method: Some(UploadMethod::Post), ..request };
     let issued = state.service.issue_upload(uploader.caller(), request, None).await?;
     let Some(UploadTarget::Post(form)) = &issued.target else {
@@ -67,9 +67,9 @@ pub(super) async fn list(
     state: web::Data<State>,
     uploader: Uploader,
     id: UploadId,
-    query: web::Query<KeyQuery>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    known(&state, &uploader, id.0, &query.key).await?;
+    known(&state, &uploader, id.0, query.get("key")).await?;
     let stored = state.service.uploaded_parts(&uploader.principal, id.0).await?;
     let parts = stored.parts.iter().map(|part| PartView {
         part_number: part.number,
@@ -85,9 +85,9 @@ pub(super) async fn sign_part(
     uploader: Uploader,
     id: UploadId,
     request: HttpRequest,
-    query: web::Query<KeyQuery>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    known(&state, &uploader, id.0, &query.key).await?;
+    known(&state, &uploader, id.0, query.get("key")).await?;
     let numbers = part_numbers(request.match_info().get("part").unwrap_or_default())?;
     let signed = sign_parts(&state, &uploader, id.0, numbers).await?;
     let part = signed.first().ok_or_else(|| ApiError::with_detail(ErrorCode::Internal, "no part was signed"))?;
@@ -100,10 +100,10 @@ pub(super) async fn sign_batch(
     state: web::Data<State>,
     uploader: Uploader,
     id: UploadId,
-    query: web::Query<BatchQuery>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    known(&state, &uploader, id.0, &query.key).await?;
-    let signed = sign_parts(&state, &uploader, id.0, part_numbers(&query.part_numbers)?).await?;
+    known(&state, &uploader, id.0, query.get("key")).await?;
+    let signed = sign_parts(&state, &uploader, id.0, part_numbers(query.get("partNumbers"))?).await?;
     let presigned_urls = signed.iter().map(|part| (part.number.get(), part.url.url())).collect();
     Ok(HttpResponse::Ok().json(SignedBatchView { presigned_urls }))
 }
@@ -113,10 +113,10 @@ pub(super) async fn complete(
     state: web::Data<State>,
     uploader: Uploader,
     id: UploadId,
-    query: web::Query<KeyQuery>,
+    query: Query,
     body: JsonBody<CompleteBody, PARTS_BODY>,
 ) -> Result<HttpResponse, ApiError> {
-    known(&state, &uploader, id.0, &query.key).await?;
+    known(&state, &uploader, id.0, query.get("key")).await?;
     let upload = complete_parts(&state, &uploader, id.0, body.value.parts).await?;
     let location = format!("{}/api/v1/uploads/{}", state.base_url, upload.id);
     Ok(HttpResponse::Ok().json(CompletedView { location, key: upload.object_key.as_str(), bucket: &upload.bucket }))
@@ -127,9 +127,9 @@ pub(super) async fn abort(
     state: web::Data<State>,
     uploader: Uploader,
     id: UploadId,
-    query: web::Query<KeyQuery>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    known(&state, &uploader, id.0, &query.key).await?;
+    known(&state, &uploader, id.0, query.get("key")).await?;
     state.service.abort_upload(&uploader.principal, id.0).await?;
     Ok(HttpResponse::Ok().json(serde_json::json!({})))
 }
@@ -199,23 +199,6 @@ pub(super) struct CreateBody {
     r#type: Option<String>,
     #[serde(default)]
     metadata: BTreeMap<String, serde_json::Value>,
-}
-
-/// The key that every call names beside the upload.
-#[derive(Debug, Deserialize)]
-pub(super) struct KeyQuery {
-    #[serde(default)]
-    key: String,
-}
-
-/// The query of [`sign_batch`].
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct BatchQuery {
-    #[serde(default)]
-    key: String,
-    #[serde(default)]
-    part_numbers: String,
 }
 
 /// The body of [`complete`].

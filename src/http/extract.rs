@@ -1,6 +1,12 @@
 //! What handlers ask for: a caller that has been authenticated, a body that has been read.
 
-use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    time::Duration,
+};
 
 use actix_web::{
     FromRequest, HttpRequest,
@@ -178,6 +184,46 @@ impl<T: DeserializeOwned + Default, const AT_LEAST: usize> FromRequest for Optio
             parse(&bytes).map(Self)
         })
     }
+}
+
+/// The parameters of the query, none of them twice. Not actix's own: it answers what it cannot read without a problem,
+/// and logs the path, in which there may be a capability.
+#[derive(Debug)]
+pub(super) struct Query(pub BTreeMap<String, String>);
+
+impl Query {
+    /// The value of `name`; empty where it was not given.
+    pub(super) fn get(&self, name: &str) -> &str {
+        self.0.get(name).map(String::as_str).unwrap_or_default()
+    }
+}
+
+impl FromRequest for Query {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(parameters(request.query_string()).map(Self))
+    }
+}
+
+fn parameters(query: &str) -> Result<BTreeMap<String, String>, ApiError> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(query).map_err(|error| {
+        ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new("query", error.to_string())])
+    })?;
+    let (mut parameters, mut errors) = (BTreeMap::new(), Vec::new());
+    for (name, value) in pairs.into_inner() {
+        match parameters.entry(name) {
+            Entry::Vacant(entry) => {
+                entry.insert(value);
+            }
+            Entry::Occupied(entry) => {
+                let rule = "must not be given more than once";
+                errors.push(FieldError::new(entry.key().as_str(), rule).with_received(value));
+            }
+        }
+    }
+    if errors.is_empty() { Ok(parameters) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
 }
 
 fn require_json(request: &HttpRequest) -> Result<(), ApiError> {

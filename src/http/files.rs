@@ -17,7 +17,7 @@ use range::Wanted;
 use super::{
     ApiError, ErrorCode, FieldError, State,
     downloads::DownloadView,
-    extract::{Authenticated, ClientAddress, UploadId},
+    extract::{Authenticated, ClientAddress, Query, UploadId},
 };
 use crate::{
     domain::{Disposition, DownloadRequest, FileFacts, HandOver, Permit},
@@ -34,10 +34,10 @@ pub(super) async fn deliver(
     user: Authenticated,
     address: ClientAddress,
     id: UploadId,
-    query: web::Query<BTreeMap<String, String>>,
+    query: Query,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let wishes = Wishes::from_query(&query)?.validate(id.0)?;
+    let wishes = Wishes::from_query(&query.0)?.validate(id.0)?;
     let permit = state.service.authorize_download(user.at(address), &wishes).await?;
     hand_out(&state, &permit, &request).await
 }

@@ -1,14 +1,12 @@
 //! Revocations, for administrators.
 
-use std::collections::BTreeMap;
-
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    extract::{Authenticated, ClientAddress, JsonBody},
+    extract::{Authenticated, ClientAddress, JsonBody, Query},
     list::{Paging, broken},
 };
 use crate::{
@@ -39,13 +37,9 @@ pub(super) async fn revoke(
 }
 
 /// `GET /api/v1/admin/revocations`
-pub(super) async fn list(
-    state: web::Data<State>,
-    user: Authenticated,
-    query: web::Query<BTreeMap<String, String>>,
-) -> Result<HttpResponse, ApiError> {
+pub(super) async fn list(state: web::Data<State>, user: Authenticated, query: Query) -> Result<HttpResponse, ApiError> {
     let mut page = Paging::new(DEFAULT_PAGE, LARGEST_PAGE);
-    let errors = broken(&query, |name, text| page.read(name, text, ""));
+    let errors = broken(&query.0, |name, text| page.read(name, text, ""));
     if !errors.is_empty() {
         return Err(ApiError::fields(ErrorCode::InvalidRequest, errors));
     }

@@ -1,15 +1,13 @@
 //! The XML of Amazon S3, as far as Uppy speaks it: what it would tell the store about a multipart upload, it tells this
 //! service.
 
-use std::collections::BTreeMap;
-
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, dev::Payload, http::header, web};
 use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
     companion::{PartBody, begin, complete_parts, described, metadata_of},
-    extract::{UploadId, Uploader, read_body},
+    extract::{Query, UploadId, Uploader, read_body},
     parts::PARTS_BODY,
     uploads::FileSize,
 };
@@ -23,9 +21,9 @@ pub(super) async fn create(
     state: web::Data<State>,
     uploader: Uploader,
     request: HttpRequest,
-    query: web::Query<BTreeMap<String, String>>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    let mut query = query.into_inner();
+    let mut query = query.0;
     let file_size = query
         .remove("size")
         .map(|size| FileSize::parse(&size))

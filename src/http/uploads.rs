@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody, OptionalJsonBody, UploadId},
+    extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody, OptionalJsonBody, Query, UploadId},
     form_return::form_return,
     issued::issued,
     list::{Paging, broken},
@@ -40,13 +40,9 @@ pub(super) async fn issue(
 }
 
 /// `GET /api/v1/uploads`
-pub(super) async fn list(
-    state: web::Data<State>,
-    user: Authenticated,
-    query: web::Query<BTreeMap<String, String>>,
-) -> Result<HttpResponse, ApiError> {
+pub(super) async fn list(state: web::Data<State>, user: Authenticated, query: Query) -> Result<HttpResponse, ApiError> {
     let (mut page, mut of_state) = (Paging::new(DEFAULT_PAGE, LARGEST_PAGE), None);
-    let errors = broken(&query, |name, text| match name {
+    let errors = broken(&query.0, |name, text| match name {
         "state" => {
             of_state = Some(text.parse::<IntentState>().map_err(|error| error.rule)?);
             Ok(())

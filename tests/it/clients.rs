@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
-use presignd::clock::Clock;
+use presignd::{clock::Clock, model::IntentId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -171,6 +171,11 @@ async fn parts(backend: Backend) {
     complete(&begun, std::slice::from_ref(&first)).await.expect_problem(422, "invalid_request");
     let wrong = json!({ "PartNumber": 2, "ETag": first["ETag"] });
     complete(&begun, &[first.clone(), wrong]).await.expect_problem(422, "etag_mismatch");
+
+    // Nobody can say which of two values is meant.
+    let twice = page.get(&format!("{}&partNumbers=1&partNumbers=2", at(&path, &begun, "/batch"))).await;
+    let twice = twice.expect_problem(422, "invalid_request");
+    assert_eq!(twice["errors"][0]["field"], "partNumbers", "{twice}");
 
     // Others do not know of it, and neither does its owner under another key.
     let bob = app.user("bob");
@@ -406,6 +411,11 @@ async fn log(backend: Backend) {
             format!("{path}/s3/params?filename=a.txt"),
             format!("{path}/s3/sts"),
             format!("{path}/nothing"),
+            // A query that cannot be read.
+            format!(
+                "{path}/s3/multipart/{}/batch?key=k&partNumbers=1&partNumbers=2",
+                IntentId::at(Clock::System.now())
+            ),
             path.clone(),
             format!("{disguised}/s3/sts"),
             format!("{disguised}/nothing"),
