@@ -33,8 +33,8 @@ fn filter(query: &BTreeMap<String, String>) -> Result<AuditFilter, ApiError> {
     let mut filter = AuditFilter::default();
     let (mut issuer, mut subject, mut until) = (None, None, None);
     let mut errors = broken(query, |name, text| match name {
-        "issuer" => take(&mut issuer, Some(text.to_owned()), ""),
-        "subject" => take(&mut subject, Some(text.to_owned()), ""),
+        "issuer" => take(&mut issuer, name_of(text), NAME),
+        "subject" => take(&mut subject, name_of(text), NAME),
         "upload_id" => take(&mut filter.upload_id, text.parse().ok(), "must be an upload's id"),
         "network" => take(&mut filter.network, network(text), "must be an address, or a network such as 10.0.0.0/8"),
         "kind" => take(&mut filter.kind, text.parse().ok(), AuditKind::RULE),
@@ -56,6 +56,13 @@ fn filter(query: &BTreeMap<String, String>) -> Result<AuditFilter, ApiError> {
     // A cursor lies before the end that was asked for with the first page.
     filter.before = page.before.into_iter().chain(until).min();
     if errors.is_empty() { Ok(filter) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
+}
+
+const NAME: &str = "must be 1 character or more, none of them a control character";
+
+/// A name that a row may have.
+fn name_of(text: &str) -> Option<String> {
+    (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
 const INSTANT: &str = "must be an instant of RFC 3339, such as 2026-11-21T00:00:00Z";

@@ -119,6 +119,9 @@ async fn audit(backend: Backend) {
     let wrong = "kind=all&limit=0&since=now&network=here&upload_id=1&subject=bob&cursor=x&user=bob";
     let problem = admin.get(&format!("/api/v1/audit?{wrong}")).await.expect_problem(422, "invalid_request");
     assert_eq!(problem["errors"].as_array().unwrap().len(), 8, "{problem}");
+    // PostgreSQL has no such text.
+    let problem = admin.get("/api/v1/audit?issuer=i&subject=%00").await.expect_problem(422, "invalid_request");
+    assert_eq!(problem["errors"][0]["field"], "subject", "{problem}");
     app.end().await;
 }
 
