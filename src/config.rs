@@ -135,8 +135,7 @@ impl Config {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             ConfigError::one(format!("{origin}:{line}"), Problem::new("syntax", error.message()))
         })?;
-        // Sorted, so PRESIGND_DATABASE__URL comes after DATABASE_URL and wins.
-        for (name, value) in variables {
+        for (name, value) in environment::by_precedence(variables) {
             if let Some(key) = environment::key_of(name) {
                 set(&mut table, &key, environment_value(value))
                     .map_err(|rule| ConfigError::one(name.clone(), Problem::new(key.join("."), rule)))?;
@@ -211,7 +210,7 @@ struct Places<'a> {
 impl Places<'_> {
     fn find(&self, key: &str) -> String {
         let segments: Vec<&str> = key.split(['.', '[', ']']).filter(|segment| !segment.is_empty()).collect();
-        for name in self.variables.keys().rev() {
+        for (name, _) in environment::by_precedence(self.variables).rev() {
             if let Some(set) = environment::key_of(name)
                 && segments.iter().zip(&set).all(|(a, b)| a == b)
                 && set.len() <= segments.len()
@@ -316,6 +315,8 @@ secret = "0123456789abcdef0123456789abcdef"
             &[
                 ("DATABASE_URL", "postgres://plain/"),
                 ("PRESIGND_DATABASE__URL", "postgres://prefixed/"),
+                ("PRESIGND_LOG__FILTER", "warn"),
+                ("RUST_LOG", "debug"),
                 ("PRESIGND_DATABASE__MAX_CONNECTIONS", "3"),
                 ("PRESIGND_DATABASE__MIGRATE_ON_START", "true"),
                 ("PRESIGND_SERVER__TRUSTED_PROXIES", "[\"10.0.0.0/8\"]"),
@@ -324,6 +325,8 @@ secret = "0123456789abcdef0123456789abcdef"
         )
         .unwrap();
         assert_eq!(config.database.url.expose_secret(), "postgres://prefixed/");
+        assert_eq!(config.log.filter, "warn");
+        assert_eq!(parse(MINIMAL, &[("RUST_LOG", "debug")]).unwrap().log.filter, "debug");
         assert_eq!(config.database.max_connections, 3);
         assert!(config.database.migrate_on_start);
         assert_eq!(config.server.trusted_proxies.len(), 1);

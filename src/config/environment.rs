@@ -17,6 +17,14 @@ pub fn variables() -> BTreeMap<String, String> {
     std::env::vars().filter(|(name, _)| is_setting(name) || name == "DATABASE_URL" || name == "RUST_LOG").collect()
 }
 
+/// `variables`, those that win over others last: `PRESIGND_LOG__FILTER` over `RUST_LOG`.
+pub(super) fn by_precedence(
+    variables: &BTreeMap<String, String>,
+) -> impl DoubleEndedIterator<Item = (&String, &String)> {
+    let of = |prefixed: bool| variables.iter().filter(move |(name, _)| name.starts_with(PREFIX) == prefixed);
+    of(false).chain(of(true))
+}
+
 /// The dotted key that `name` sets: `PRESIGND_S3__STS__ROLE_ARN` sets `s3.sts.role_arn`.
 pub fn key_of(name: &str) -> Option<Vec<String>> {
     match name {
