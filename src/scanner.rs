@@ -132,9 +132,12 @@ impl Scanner {
         let watched = bytes.inspect_ok(move |piece| {
             counter.fetch_add(u64::try_from(piece.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         });
+        // A type that clients may declare and a form cannot have, such as one with half a parameter, is no reason to leave
+        // the file unscanned for ever.
+        let can_be_sent = Part::text("").mime_str(file.file_type).is_ok();
         let part = Part::stream_with_length(Body::wrap_stream(watched), file.file_size)
             .file_name(file.file_name.to_owned())
-            .mime_str(file.file_type)
+            .mime_str(if can_be_sent { file.file_type } else { "application/octet-stream" })
             .map_err(|_| ScanError::Undescribable)?;
         let form = Form::new().part(self.config.field.clone(), part);
         let finding = self.ask(self.client.post(self.url.clone()).multipart(form)).await?;
