@@ -92,8 +92,8 @@ error_codes! {
         "Check that the address is whole. A ticket is forgotten a week after its end.";
     NotBehindProxy = "not_behind_proxy", FORBIDDEN, "The file is handed out by the web server in front of this service",
         "Ask there, and not the service itself.";
-    NotFound = "not_found", NOT_FOUND, "There is no such upload",
-        "Check the id. Uploads of other users do not exist for you.";
+    NotFound = "not_found", NOT_FOUND, "There is no such upload or download",
+        "Check the id. What other users have does not exist for you.";
     RouteNotFound = "route_not_found", NOT_FOUND, "There is nothing at this path",
         "See /openapi.yaml for the paths.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
