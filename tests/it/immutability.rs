@@ -11,8 +11,15 @@ use presignd::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{
-    AppOptions, Backend, Caller, Suite, TestApp, app::settings, backend::BackendKind, caller::id, tampered::Request,
+use crate::{
+    support::{
+        AppOptions, Backend, Caller, Suite, TestApp,
+        app::{POLICIES, settings},
+        backend::BackendKind,
+        caller::id,
+        tampered::Request,
+    },
+    sweeper::keep_versions,
 };
 
 const HERE: &str = "127.0.0.1";
@@ -28,6 +35,9 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&[BackendKind::Embedded], "a_confirmed_form_withstands_itself", post);
     suite.everywhere("a_confirmed_unscoped_form_withstands_itself", unscoped_post);
     suite.everywhere("a_confirmed_staged_put_withstands_its_own_url", staged_put);
+    // The embedded store keeps one version of an object.
+    let versioned = [BackendKind::Rgw, BackendKind::SeaweedFs];
+    suite.on(&versioned, "the_verified_version_is_delivered_whatever_is_written_over_it", pinned_version);
     suite.everywhere("forms_sent_while_they_are_confirmed_lead_to_one_content", form_race);
     // The embedded store copies objects, but not parts of them.
     let real = [BackendKind::Rgw, BackendKind::SeaweedFs];
@@ -62,6 +72,8 @@ async fn withstand(app: TestApp, method: &str) {
     let confirmed = alice.complete(&issued).await.expect(StatusCode::OK);
 
     let genuine = Request::upload(HERE, &issued["upload"], CONTENT);
+    // A client does not know it, and one who guesses it must gain nothing.
+    let copy = verified_key(&app, &confirmed).await;
     let source = format!("/{}/{}", app.bucket.bucket, verified_key(&app, &mallorys).await);
     let mut attacks = vec![("sent again", genuine.clone())];
     let mut attack = |name: &'static str, change: &dyn Fn(&mut Request)| {
@@ -72,6 +84,8 @@ async fn withstand(app: TestApp, method: &str) {
     };
     attack("other bytes", &|_| ());
     if method == "put" {
+        let path = format!("/{}/{copy}", app.bucket.bucket);
+        attack("to the key of what was verified", &|request| request.set_path(&path));
         attack("other bytes, If-None-Match left out", &|request| request.set_header("if-none-match", None));
         attack("copied over", &|request| request.set_header("x-amz-copy-source", Some(&source)));
         attack("copied over, If-None-Match left out", &|request| {
@@ -83,7 +97,7 @@ async fn withstand(app: TestApp, method: &str) {
             request.set_parameter("partNumber", Some("1"));
         });
     } else {
-        attack("to the key of the copy", &|request| request.change_field("key", |key| key.replace("staging/", "")));
+        attack("to the key of the copy", &|request| request.set_field("key", Some(&copy)));
     }
     for (name, request) in &attacks {
         // Whether the store takes it is the store's business; what is delivered is ours.
@@ -95,6 +109,26 @@ async fn withstand(app: TestApp, method: &str) {
     alice.post_nothing(&format!("/api/v1/uploads/{}/renew", id(&issued))).await.expect_problem(409, "invalid_state");
     alice.delete(&format!("/api/v1/uploads/{}", id(&issued))).await.expect_problem(409, "invalid_state");
     stays(&alice, &confirmed, "renewed and aborted").await;
+    app.end().await;
+}
+
+/// An administrator, or whoever else may write to the bucket, replaces the object and deletes it.
+async fn pinned_version(backend: Backend) {
+    let policies = POLICIES.replacen("methods", "delivery = [\"url\", \"stream\"]\nmethods", 1);
+    let options = AppOptions { policies: Some(policies), ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    keep_versions(&app).await;
+    let alice = app.user("alice");
+    let confirmed = alice.upload("a.pdf", CONTENT, &json!({ "method": "put" })).await;
+    let key = verified_key(&app, &confirmed).await;
+    let (s3, bucket) = (&app.bucket.s3, &app.bucket.bucket);
+    let put = s3.put_object().bucket(bucket).key(&key).content_type("application/pdf");
+    put.body(ByteStream::from_static(EVIL)).send().await.expect("it is replaced");
+    stays(&alice, &confirmed, "replaced").await;
+    s3.delete_object().bucket(bucket).key(&key).send().await.expect("it is deleted");
+    stays(&alice, &confirmed, "deleted").await;
+    let streamed = alice.get(&format!("/api/v1/files/{}?delivery=stream", id(&confirmed))).await;
+    assert_eq!((streamed.status, &streamed.bytes[..]), (StatusCode::OK, CONTENT));
     app.end().await;
 }
 

@@ -510,7 +510,7 @@ async fn stale_multiparts(backend: Backend) {
     app.end().await;
 }
 
-async fn keep_versions(app: &TestApp) {
+pub(crate) async fn keep_versions(app: &TestApp) {
     use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 
     let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
