@@ -78,14 +78,17 @@ fn botocore_and_cryptography_agree() {
     }
 
     let lines: Vec<Value> = cases.iter().map(|case| case.cookies(folder.path())).collect();
-    for (verdict, case) in judged(folder.path(), &lines).iter().zip(&cases) {
+    let verdicts = judged(folder.path(), &lines);
+    assert_eq!(verdicts.len(), CASES, "python3 has stopped early");
+    for (verdict, case) in verdicts.iter().zip(&cases) {
         assert_eq!(verdict, "ok", "cookies of {case:?}");
     }
 
     // A judge that finds nothing wrong with anything would be none.
     let mut tampered = lines[0].clone();
     tampered["ends_at"] = (tampered["ends_at"].as_i64().unwrap() + 1).into();
-    assert_ne!(judged(folder.path(), &[tampered]), ["ok"]);
+    let verdicts = judged(folder.path(), &[tampered]);
+    assert!(verdicts.len() == 1 && verdicts[0] != "ok", "{verdicts:?}");
 }
 
 /// Settings of a distribution whose key is in a file of `folder`.
@@ -305,6 +308,7 @@ fn judged(folder: &Path, lines: &[Value]) -> Vec<String> {
         scope.spawn(move || lines.iter().try_for_each(|line| writeln!(input, "{line}")));
         python.wait_with_output().unwrap()
     });
+    assert!(output.status.success(), "python3 ended with {}", output.status);
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 

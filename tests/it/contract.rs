@@ -114,8 +114,18 @@ impl Judge {
         assert!(!response.is_null(), "{name} is not said to answer {status}: {}", reply.text());
         let response = resolve(&self.contract, response);
         for (header, described) in response["headers"].as_object().into_iter().flatten() {
-            let required = resolve(&self.contract, described)["required"] == true;
-            assert!(!required || reply.headers.contains_key(header), "{name} {status}: no {header}");
+            let described = resolve(&self.contract, described);
+            let Some(value) = reply.headers.get(header) else {
+                assert!(described["required"] != true, "{name} {status}: no {header}");
+                continue;
+            };
+            let text = value.to_str().expect("a header of text");
+            let value = match described["schema"]["type"].as_str() {
+                Some("integer") => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+                _ => text.into(),
+            };
+            let valid = jsonschema::is_valid(&described["schema"], &value);
+            assert!(valid, "{name} {status}: {header}: {text} is not {}", described["schema"]);
         }
         if method == Method::HEAD || response["content"].is_null() {
             assert_eq!(reply.bytes, b"");

@@ -33,8 +33,8 @@ const SNAPSHOT: &str = "
 const UNCOMMENTED: &str = "
     SELECT c.relname || '.' || a.attname FROM pg_class c
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE c.relname = ANY ('{upload_intents,download_intents,idempotency_keys,access_events,revocations,download_tickets}')
-        AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid) IS NULL)";
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+        AND c.relname NOT LIKE '\\_\\_diesel%' AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid) IS NULL)";
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     // The schema has nothing to do with the store, and the embedded PostgreSQL has no connection to spare for looking.

@@ -157,7 +157,11 @@ impl Request {
         } else {
             sized(request, &self.body)
         };
-        Reply::try_of(request).await
+        let sent = Reply::try_of(request).await;
+        if let Err(error) = &sent {
+            assert!(!error.is_builder(), "the request was never sent: {error:?}");
+        }
+        sent
     }
 }
 
