@@ -15,9 +15,10 @@ use tempfile::TempDir;
 use super::metric;
 use crate::events::TOKEN;
 use crate::support::{
-    Backend, ChaosProxy, Program, Reply, WebhookReceiver,
+    Backend, Caller, ChaosProxy, Program, Reply, WebhookReceiver,
     app::{CALLBACK_SECRET, JWT_SECRET, POLICIES, settings},
     backend::{TestBucket, TestDatabase},
+    caller::id,
     load::{Answer, Load, all_issued_are_recorded, eventually},
     receiver::KEY,
 };
@@ -172,7 +173,11 @@ pub(super) async fn policy_edited(backend: Backend) {
 }
 
 pub(super) async fn nothing_secret_is_logged(backend: Backend) {
-    let ground = Ground::new(&backend).await;
+    let policies = format!(
+        "{POLICIES}\n[policy.parts]\nmethods = [\"multipart\"]\n[policy.sessions]\nmethods = [\"credentials\"]\n\
+         upload.expires_in = \"15m\"\n[policy.tickets]\nmethods = [\"put\"]\ndownload.uses = 1\n"
+    );
+    let ground = Ground::with_policies(&backend, &policies).await;
     let receiver = WebhookReceiver::start(&backend.runtime).await;
     let url = |authority: &str| format!("http://{authority}/hooks?token=known-to-the-receiver-alone");
     let (up, down) = (url(&receiver.address.to_string()), url("127.0.0.1:1"));
@@ -207,6 +212,7 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
     let download = alice.post("/api/v1/downloads", &json!({ "upload_id": confirmed["id"] })).await;
     let download = download.expect(StatusCode::CREATED);
     let form = alice.issue("b.txt", bytes, &json!({ "method": "post" })).await;
+    let others = secrets_of_other_ways(&alice, bytes).await;
     let keyed = alice.request(Method::POST, "/api/v1/uploads").header("idempotency-key", "k-1");
     let keyed = Reply::of(keyed.json(&json!({ "original_file_name": "c.txt", "file_size": 1 }))).await;
     let keyed = keyed.expect(StatusCode::CREATED);
@@ -256,6 +262,7 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
     for url in [&put["upload"]["url"], &download["url"]] {
         secrets.extend(parts_of_url(url.as_str().unwrap()));
     }
+    secrets.extend(others);
     for issued in [&form, &keyed] {
         secrets.extend(secret_fields(&issued["upload"]["fields"]));
     }
@@ -271,6 +278,25 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
 }
 
 /// What makes a presigned URL one: its whole query, its signature and its session token, raw and as it is in the URL.
+/// What parts, credentials and tickets are good for, each of them issued to `alice`.
+async fn secrets_of_other_ways(alice: &Caller, bytes: &[u8]) -> Vec<String> {
+    let parts = alice.issue("e.txt", bytes, &json!({ "policy": "parts" })).await;
+    let parts = alice.post(&format!("/api/v1/uploads/{}/parts", id(&parts)), &json!({ "part_numbers": [1] })).await;
+    let parts = parts.expect(StatusCode::OK);
+    let session = alice.issue("f.txt", bytes, &json!({ "policy": "sessions" })).await;
+    let behind_ticket = alice.upload("g.txt", bytes, &json!({ "policy": "tickets" })).await;
+    let ticket = alice.post("/api/v1/downloads", &json!({ "upload_id": behind_ticket["id"] })).await;
+    let ticket = ticket.expect(StatusCode::CREATED)["url"].as_str().unwrap().to_owned();
+    let (_, ticket) = ticket.split_once("/t/").expect("the address of a ticket");
+    assert_eq!(alice.anonymous().get(&format!("/t/{ticket}")).await.status, StatusCode::OK);
+    let mut secrets = parts_of_url(parts["parts"][0]["url"].as_str().unwrap());
+    for secret in ["secretAccessKey", "sessionToken"] {
+        secrets.push(session["upload"]["credentials"][secret].as_str().unwrap().to_owned());
+    }
+    secrets.push(ticket.to_owned());
+    secrets
+}
+
 fn parts_of_url(url: &str) -> Vec<String> {
     let parsed = reqwest::Url::parse(url).expect("a URL");
     let query = parsed.query().expect("a query");
