@@ -65,7 +65,7 @@ impl Services {
             .map_err(|e| format!("{}: {e}", dir.path().display()))?;
         let [postgres_dir, rgw_dir, seaweedfs_dir] = ["postgres", "rgw", "seaweedfs"].map(|name| dir.path().join(name));
         let (postgres, rgw, seaweedfs) = thread::scope(|scope| {
-            let postgres = scope.spawn(|| Postgres::start(&postgres, &postgres_dir));
+            let postgres = scope.spawn(|| Postgres::start(&postgres, &postgres_dir, false));
             let rgw = scope.spawn(|| Rgw::start(&rgw_dir));
             let seaweedfs = scope.spawn(|| SeaweedFs::start(&weed, &seaweedfs_dir));
             (joined(postgres), joined(rgw), joined(seaweedfs))

@@ -152,5 +152,5 @@ pub(crate) fn own_postgres(dir: &std::path::Path) -> Postgres {
     use super::services::postgres::PostgresPrograms;
 
     let programs = PostgresPrograms::find().expect("PostgreSQL is installed");
-    Postgres::start(&programs, dir).expect("PostgreSQL starts")
+    Postgres::start(&programs, dir, true).expect("PostgreSQL starts")
 }

@@ -59,6 +59,7 @@ pub(crate) struct Postgres {
     run_as: Option<Account>,
     port: u16,
     password: String,
+    survives_power_cuts: bool,
     process: Option<Process>,
 }
 
@@ -73,13 +74,17 @@ impl Postgres {
     ///
     /// PostgreSQL refuses to run as root, so a root caller's server runs as `postgres` or `nobody`: every parent of
     /// `dir` must let others pass (`dir` itself is made so).
-    pub(crate) fn start(programs: &PostgresPrograms, dir: &Path) -> Result<Self, String> {
+    ///
+    /// With `survives_power_cuts` it waits for the disk at every commit, as it does in production. Without, it loses
+    /// nothing that a killed process would not lose as well, and hundreds of tests do not wait for one disk.
+    pub(crate) fn start(programs: &PostgresPrograms, dir: &Path, survives_power_cuts: bool) -> Result<Self, String> {
         let mut postgres = Self {
             programs: programs.clone(),
             dir: dir.to_owned(),
             run_as: Account::unprivileged()?,
             port: free_port()?,
             password: random_secret()?,
+            survives_power_cuts,
             process: None,
         };
         postgres.initdb()?;
@@ -123,6 +128,7 @@ impl Postgres {
             format!("port={}", self.port),
             "unix_socket_directories=".to_owned(),
             "max_connections=200".to_owned(),
+            format!("fsync={}", if self.survives_power_cuts { "on" } else { "off" }),
             "timezone=UTC".to_owned(),
             // In the data directory, which goes away with the test; /dev/shm would keep what a killed server leaves.
             "dynamic_shared_memory_type=mmap".to_owned(),
