@@ -1,5 +1,7 @@
 //! Policies: what clients see of them, and how a change arrives.
 
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use presignd::clock::Clock;
 use reqwest::StatusCode;
@@ -104,7 +106,9 @@ async fn edited(backend: Backend) {
     let app = TestApp::start(&backend).await;
     let alice = app.user("alice");
     let before = alice.issue("a.txt", b"12345", &json!({})).await;
+    let began = Instant::now();
     let taken = app.change_policies(&POLICIES.replace("8MiB", "4B")).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "in force within a second, not after {:?}", began.elapsed());
     assert_eq!((taken.reloads_total, taken.failures_total), (1, 0), "{taken:?}");
 
     let now = policies(&alice).await;

@@ -17,8 +17,11 @@ use uuid::Uuid;
 
 use super::{Caller, Reply};
 
-/// No load lasts longer, and nothing is waited for longer.
+/// Nothing is waited for longer.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// No load lasts longer, whoever forgets to end it.
+const LIFETIME: Duration = Duration::from_mins(5);
 
 /// What became of one request.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Load {
             let (stop, answers, counts) = (Arc::clone(&load.stop), Arc::clone(&load.answers), load.counts.clone());
             let began = Instant::now();
             let work = async move {
-                while !stop.load(Ordering::Relaxed) && began.elapsed() < LONGEST {
+                while !stop.load(Ordering::Relaxed) && began.elapsed() < LIFETIME {
                     let answer = issue(&caller, with_key).await;
                     counts.send_modify(|counts| match answer {
                         Answer::Issued { .. } => counts.issued += 1,

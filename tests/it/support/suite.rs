@@ -1,6 +1,9 @@
 //! Trials: one for each behaviour and backend.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
@@ -9,6 +12,9 @@ use super::{
     backend::{Backend, BackendKind},
     services::{Services, postgres::Postgres, process::find_program},
 };
+
+/// No trial takes longer. One that hangs is named, instead of the whole run being ended from outside.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// What all tests of a run share.
 pub(crate) struct World {
@@ -22,11 +28,17 @@ pub(crate) struct World {
 impl World {
     /// Starts the real servers if `PRESIGND_TEST_REAL` asks for them.
     pub(crate) fn start(arguments: &Arguments) -> Result<Self, String> {
-        let real = std::env::var_os("PRESIGND_TEST_REAL").is_some_and(|value| value == "1");
+        let real = match std::env::var_os("PRESIGND_TEST_REAL") {
+            Some(value) if value == "1" => true,
+            Some(value) if !value.is_empty() => {
+                return Err(format!("PRESIGND_TEST_REAL is {}, and must be 1", value.display()));
+            }
+            _ => false,
+        };
         if !real {
             eprintln!(
-                "SKIPPED: everything on an installed PostgreSQL, Ceph RGW and SeaweedFS. Set PRESIGND_TEST_REAL=1 to \
-                 run it; those tests show as ignored."
+                "SKIPPED: everything on an installed PostgreSQL, Ceph RGW and SeaweedFS, and what boto3 and cryptography \
+                 say of signatures. Set PRESIGND_TEST_REAL=1 to run it; those tests show as ignored."
             );
         }
         let services = Services::start(real && !arguments.list)?;
@@ -53,6 +65,13 @@ impl World {
             BackendKind::SeaweedFs => real("seaweedfs"),
         }
     }
+}
+
+fn run(runtime: &Runtime, test: impl Future<Output = ()>) {
+    // On the heap: some tests are too large for a thread's stack in a build without optimization.
+    let test = Box::pin(test);
+    let ended = runtime.block_on(async { tokio::time::timeout(LONGEST, test).await });
+    assert!(ended.is_ok(), "not done within {LONGEST:?}");
 }
 
 /// Collects the trials of a run.
@@ -88,7 +107,7 @@ impl<'a> Suite<'a> {
                     let runtime = Arc::clone(&self.world.runtime);
                     let test = test.clone();
                     Trial::test(name, move || {
-                        runtime.block_on(test(backend));
+                        run(&runtime, test(backend));
                         Ok(())
                     })
                 }
@@ -119,7 +138,7 @@ impl<'a> Suite<'a> {
         let real = self.world.real;
         let trial = Trial::test(format!("postgres::{name}"), move || {
             let backend = backend.ok_or_else(|| Failed::from("needs PRESIGND_TEST_REAL=1"))?;
-            runtime.block_on(test(backend));
+            run(&runtime, test(backend));
             Ok(())
         });
         self.trials.push(trial.with_ignored_flag(!real));
