@@ -145,7 +145,7 @@ error_codes! {
     PolicyRefused = "policy_refused", UNPROCESSABLE_ENTITY, "The policy does not allow this file",
         "errors names the field, what the policy allows and what arrived. GET /api/v1/policies shows all rules.";
     UploadMismatch = "upload_mismatch", UNPROCESSABLE_ENTITY, "What was uploaded is not what was promised",
-        "errors lists what differs. The upload is rejected for good: issue a new one and send exactly the declared bytes.";
+        "errors lists what differs. What was compared to be confirmed is rejected for good: issue a new upload and send exactly the declared bytes.";
     EtagMismatch = "etag_mismatch", UNPROCESSABLE_ENTITY, "The store holds another object",
         "The ETag that you sent is not the stored object's. Nothing was changed; confirm without etag to accept what is stored.";
     IdempotencyMismatch = "idempotency_mismatch", UNPROCESSABLE_ENTITY, "The idempotency key was used with another request",

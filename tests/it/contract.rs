@@ -582,6 +582,15 @@ async fn in_parts(judge: &mut Judge, alice: &Caller, anybody: &Caller, capabilit
         let sent = Reply::of(caller.http.put(signed.json()["url"].as_str().unwrap()).body("12345")).await;
         let part = json!({ "PartNumber": 1, "ETag": sent.headers["etag"].to_str().unwrap() });
         judge.call(200, Method::GET, &of("/{id}"), caller.request(Method::GET, &at(id, ""))).await;
+        let twice = caller.request(Method::GET, &format!("{}&key=b", at(id, "")));
+        judge.call(422, Method::GET, &of("/{id}"), twice).await;
+        // Nobody has planned these parts.
+        let renew = alice.request(Method::POST, &format!("/api/v1/uploads/{id}/renew"));
+        let renewed = judge.call(200, Method::POST, "/api/v1/uploads/{id}/renew", renew).await.json();
+        assert_eq!(renewed["upload"]["part_size"], Value::Null);
+        let parts = alice.request(Method::GET, &format!("/api/v1/uploads/{id}/parts"));
+        let parts = judge.call(200, Method::GET, "/api/v1/uploads/{id}/parts", parts).await.json();
+        assert_eq!((&parts["part_count"], &parts["parts"][0]["size"]), (&Value::Null, &json!(5)), "{parts}");
         let complete =
             |parts: Value| caller.request(Method::POST, &at(id, "/complete")).json(&json!({ "parts": parts }));
         judge.call(409, Method::POST, &of("/{id}/complete"), complete(json!([]))).await;
@@ -616,6 +625,7 @@ async fn in_parts(judge: &mut Judge, alice: &Caller, anybody: &Caller, capabilit
     judge.call(404, Method::GET, path, anybody.request(Method::GET, &format!("{capability}/xml/{NOBODYS}"))).await;
     let url = sign(judge, json!({ "method": "POST", "key": "a", "uploadId": id })).await;
     judge.call(400, Method::POST, path, post(&url).body("<CompleteMultipartUpload>")).await;
+    judge.call(413, Method::POST, path, post(&url).body(vec![b' '; 3 << 20])).await;
     let xml = format!(
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
     );

@@ -199,8 +199,8 @@ export interface paths {
          * Get a capability, for clients that can send no Authorization header
          * @description Answers with a base address. What is served at `/s3/`, `/xml/`, `/rails/` and `/uploads/{id}/complete` below it
          *     stands for the caller, under one policy, from the network that asked, until it ends. It is good for uploads and
-         *     for nothing else. Nothing of it is recorded, so it cannot be taken back: ask for short ones. Needs the scope for
-         *     uploads, where one is configured.
+         *     for nothing else. Nothing of it is recorded, so whoever has it cannot take it back, and only a revocation by an
+         *     administrator stops it before its end: ask for short ones. Needs the scope for uploads, where one is configured.
          */
         post: operations["grantCapability"];
         delete?: never;
@@ -908,13 +908,14 @@ export interface paths {
         put?: never;
         /**
          * Stop what was handed out
-         * @description From this answer on, what was issued before `issued_before` to the user or the tenant, about the upload, or at all, is not
-         *     honoured any more: uploads are not renewed, signed in parts or confirmed, and capabilities are refused.
-         *     JSON Web Tokens are their issuer's to revoke: whoever has a valid one is issued new uploads and downloads, as
-         *     policies allow.
+         * @description From this answer on, what was issued before `issued_before` to the user or the tenant, about the upload, or at
+         *     all, is not honoured any more: uploads are not renewed, signed in parts or confirmed, tickets are not redeemed,
+         *     and capabilities are refused. JSON Web Tokens are their issuer's to revoke: whoever has a valid one is issued
+         *     new uploads and downloads, as policies allow.
          *
          *     A presigned URL does not pass through this service, and works on. The sessions that such URLs are signed with are
-         *     dropped in all processes, and `urls_live_until` says when the last of those that were handed out ends.
+         *     dropped in all processes, and `urls_live_until` says when the last of those ends that may still read or write
+         *     something.
          *
          *     Repeating is safe. Without `issued_before` it stops what was issued since as well; with one that is no later than
          *     that in force, it changes nothing. An administrator whose token names a tenant stops no more than what is that
@@ -1224,7 +1225,7 @@ export interface webhooks {
         put?: never;
         /**
          * An upload was given up
-         * @description Its owner did.
+         * @description Its owner did, or an administrator revoked it and the sweeper gave it up.
          */
         post: operations["tellUploadAborted"];
         delete?: never;
@@ -1268,7 +1269,10 @@ export interface components {
          *     overrides.
          */
         FileName: string;
-        /** @description A media type, perhaps with parameters. Kept exactly as it is written. */
+        /**
+         * @description A media type, perhaps with parameters. Kept exactly as it is written. One that a request names must hold no
+         *     comma: browsers would take what follows it for the type.
+         */
         MediaType: string;
         /** @description A SHA-256 digest in base64 (not hexadecimal). */
         Sha256: string;
@@ -1291,8 +1295,9 @@ export interface components {
         /**
          * @description `issued`: a URL was handed out, nothing is verified yet; also after the URL's end, until somebody asks to
          *     confirm. `inspecting`: the object is what was promised, and a scanner has yet to find it clean; it cannot be
-         *     downloaded, does not expire, and can still be aborted. `confirmed`: the object is what was promised. `rejected`: it is not. `aborted`: the owner gave it up.
-         *     `expired`: it was not confirmed in time.
+         *     downloaded, does not expire, and can still be aborted. `confirmed`: the object is what was promised. `rejected`:
+         *     it is not. `aborted`: the owner gave it up, or it was revoked and the sweeper did. `expired`: it was not
+         *     confirmed in time.
          * @enum {string}
          */
         UploadState: "issued" | "inspecting" | "confirmed" | "rejected" | "aborted" | "expired";
@@ -1307,7 +1312,7 @@ export interface components {
              * @description The media type; guessed from the extension of the name when absent, null, or empty, which is what a browser
              *     says where it knows none.
              */
-            file_type?: components["schemas"]["MediaType"] | "" | null;
+            file_type?: (components["schemas"]["MediaType"] & unknown) | "" | null;
             /**
              * @description The name of a policy.
              * @default default
@@ -1384,7 +1389,7 @@ export interface components {
             upload_id: components["schemas"]["IntentId"];
             /**
              * @description What a browser shall do with the file: save it or show it. Types that a browser would run, such as HTML,
-             *     SVG, XML and JavaScript, are never shown inline.
+             *     SVG, XML and JavaScript, are never shown inline, nor are those that it takes for several.
              * @default attachment
              * @enum {string|null}
              */
@@ -1454,8 +1459,12 @@ export interface components {
             etag: components["schemas"]["ETag"];
             warnings?: components["schemas"]["Warnings"];
             confirmed_at: components["schemas"]["Timestamp"];
-            /** @description What led to the confirmation. `callback`, a call of `complete`, is the only way so far. */
-            confirmed_via: string;
+            /**
+             * @description What led to the confirmation. `callback`: a call of `complete`. `event`: the store said that something was
+             *     uploaded. `sweeper`: the service looked by itself.
+             * @enum {string}
+             */
+            confirmed_via: "callback" | "event" | "sweeper";
         } & (components["schemas"]["UploadFields"] & {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -1510,6 +1519,15 @@ export interface components {
             upload: components["schemas"]["PostTarget"] | components["schemas"]["PutTarget"] | components["schemas"]["MultipartTarget"] | components["schemas"]["CredentialsTarget"];
             /** @description The `url` and `fields` of `upload` once more, when its method is `POST`; else null. */
             presigned_post_data: components["schemas"]["PresignedPost"] | null;
+            callback: components["schemas"]["Callback"];
+        } & components["schemas"]["IssuedUpload"];
+        /**
+         * @description An upload in parts that was begun by Companion's contract or in Amazon S3's XML, and where they go. The client
+         *     cuts the file as it likes, so `part_size` and `part_count` are null.
+         */
+        FreePartsGrant: {
+            upload: components["schemas"]["FreePartsTarget"];
+            presigned_post_data: null;
             callback: components["schemas"]["Callback"];
         } & components["schemas"]["IssuedUpload"];
         /** @description The upload that an `Idempotency-Key` led to earlier, when no bytes are wanted for it any more. */
@@ -1577,10 +1595,27 @@ export interface components {
             /** @description Until when there are URLs, unless the upload is renewed. */
             expires_at: components["schemas"]["Timestamp"];
         };
+        /** @description Parts that the client cuts as it likes, so that nothing is planned of them. */
+        FreePartsTarget: {
+            /** @constant */
+            method: "MULTIPART";
+            part_size: null;
+            part_count: null;
+            /** @description Whether every part needs its SHA-256. */
+            part_checksums: boolean;
+            /**
+             * Format: uri
+             * @description Where URLs of parts are to be had with `POST`, and where `GET` lists what has arrived.
+             */
+            parts_url: string;
+            /** @description Until when there are URLs, unless the upload is renewed. */
+            expires_at: components["schemas"]["Timestamp"];
+        };
         /**
          * @description Credentials of a session at the store, for a client that signs by itself. They write below the folder that `key`
          *     begins with (`staging/~credentials/` and 32 digits), which is this user's under this policy in this network: the
-         *     credentials of one upload write the next one's object as well. They read, list and delete nothing.
+         *     credentials of one upload write the next one's object as well. They read, list and delete no objects. Of what
+         *     was begun in parts there, they list the parts and give it up.
          */
         CredentialsTarget: {
             /**
@@ -1629,8 +1664,10 @@ export interface components {
             }[];
         };
         UploadedParts: {
-            part_size: components["schemas"]["PartSize"];
-            part_count: components["schemas"]["PartNumber"];
+            /** @description Null where the client cuts the file as it likes. */
+            part_size: components["schemas"]["PartSize"] | null;
+            /** @description How many parts there are to be; null where the client cuts the file as it likes. */
+            part_count: components["schemas"]["PartNumber"] | null;
             /** @description Those that have arrived, by number. */
             parts: {
                 part_number: components["schemas"]["PartNumber"];
@@ -1708,16 +1745,16 @@ export interface components {
         };
         Mismatch: {
             /**
-             * @description What the object differs in. `content`: its first bytes are not of the declared type. `inspection`: the
-             *     scanner did not find it clean.
+             * @description What the object differs in. `client_network`: a storage event says that it was written from outside of it.
+             *     `content`: its first bytes are not of the declared type. `inspection`: the scanner did not find it clean.
              * @enum {string}
              */
-            field: "file_size" | "file_type" | "checksum_sha256" | "content" | "inspection";
+            field: "file_size" | "file_type" | "checksum_sha256" | "client_network" | "content" | "inspection";
             /** @description What was promised; for `inspection`, `clean`. */
             expected: number | string;
             /**
-             * @description What the store holds; for `content`, the type that the first bytes show; for `inspection`, what was found or
-             *     why nothing could be.
+             * @description What the store holds; for `client_network`, the address that the event says; for `content`, the type that
+             *     the first bytes show; for `inspection`, what was found or why nothing could be.
              */
             found: number | string | null;
         };
@@ -1845,7 +1882,10 @@ export interface components {
              *     that the request came from.
              */
             client_network: components["schemas"]["ClientNetwork"];
-            /** @description Why it was refused, as the code that the client was told; of a revocation, what was written of it. */
+            /**
+             * @description Why it was refused, as the code that the client was told; only of a revoked capability it is `revoked`,
+             *     where the client was told `capability_invalid`. Of a revocation, what was written of it.
+             */
             reason: string | null;
             /** @description Of cookies, what they open. */
             prefix: string | null;
@@ -1867,18 +1907,22 @@ export interface components {
                 issuer: components["schemas"]["RevocationText"];
                 /** @description `sub` of the user's tokens. */
                 subject: components["schemas"]["RevocationText"];
-            };
+            } | null;
             tenant?: {
                 /** @description The issuer that names it. */
                 issuer: components["schemas"]["RevocationText"];
                 tenant: components["schemas"]["RevocationText"];
-            };
-            upload_id?: components["schemas"]["IntentId"];
-            /** @description What was issued before this instant is stopped; the time of the request when absent. Not in the future. */
-            issued_before?: components["schemas"]["Timestamp"];
+            } | null;
+            upload_id?: components["schemas"]["IntentId"] | null;
+            /**
+             * @description What was issued before this instant is stopped; the time of the request when absent. Not in the future, and
+             *     not before 1970.
+             */
+            issued_before?: components["schemas"]["Timestamp"] | null;
             /** @description For the audit. */
-            reason?: components["schemas"]["RevocationText"];
+            reason?: components["schemas"]["RevocationText"] | null;
         };
+        /** @description 1 to 255 bytes of UTF-8, without control characters. */
         RevocationText: string;
         CdnCookiesRequest: {
             /** @description All keys below it are opened. A slash at its end makes no difference. It lies below `cdn.origin_path`. */
@@ -1887,7 +1931,7 @@ export interface components {
              * @description Name of a policy that delivers by `cdn`.
              * @default default
              */
-            policy: string;
+            policy: string | null;
             /**
              * @description Where the visitor comes from, an IPv4 address. May be left out where the policy holds nobody to a network; where
              *     it is given there, the cookies are good from this address only.
@@ -1940,8 +1984,11 @@ export interface components {
         };
         Revoked: {
             /**
-             * @description When the last of the presigned URLs ends that were handed out before, to what this is about, and are good
-             *     now; null where there are none. Requests that were under way at that moment may have got one more.
+             * @description When the last of the presigned URLs ends that were handed out before, to what this is about, and may still
+             *     read or write something; null where there are none. Those of uploads that were rejected or given up count as
+             *     well, and all of an upload that was renewed, so that it may be said later than it is. Cookies of the content
+             *     delivery network count whatever this is about. Requests that were under way at that moment may have got one
+             *     more.
              */
             urls_live_until: components["schemas"]["Timestamp"] | null;
         } & components["schemas"]["Revocation"];
@@ -2275,8 +2322,50 @@ export interface components {
         };
     };
     responses: {
-        /** @description `upload_incomplete`: parts are missing. `parts_gone`: the store has none any more. `not_multipart`: the upload has no parts. `invalid_state`: it is confirmed, rejected or aborted. `policy_withdrawn`: its policy is no longer there. */
+        /**
+         * @description `not_multipart`: the upload has no parts. `parts_gone`: the store has none any more. `invalid_state`: the upload
+         *     is no longer `issued`.
+         */
         PartsState: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `not_multipart`: the upload has no parts. `invalid_state`: it is no longer `issued`. `policy_withdrawn`: its
+         *     policy is no longer there.
+         */
+        PartsNotSigned: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `upload_incomplete`: parts are missing. `parts_gone`: the store has neither the object nor its parts any more.
+         *     `invalid_state`: the upload is aborted.
+         */
+        PartsNotAssembled: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid_state`: the upload is confirmed, rejected or expired. */
+        NotAborted: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "Cache-Control": components["headers"]["Cache-Control"];
@@ -2297,8 +2386,38 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `invalid_request`: a part number, an ETag or the list of parts breaks a rule. `policy_refused`: today's policy does not allow this file any more. `etag_mismatch`: the store has another part. `upload_mismatch`: the file is not what was promised; the state is `rejected` from now on. */
+        /**
+         * @description `invalid_request`: a field, a part number or a query parameter breaks a rule. `policy_refused`: the policy does
+         *     not allow this file, or not any more. `upload_mismatch`: of a file of unknown size, more was sent in parts than
+         *     it may have; its state stays `issued` until it ends.
+         */
         PartsRefused: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `invalid_request`: a part number, an ETag, the list of parts or a query parameter breaks a rule.
+         *     `etag_mismatch`: the store has another part. `upload_mismatch`: the file is not what was promised; the state is
+         *     `rejected` from now on.
+         */
+        CompletionRefused: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid_request`: a query parameter is given more than once. */
+        QueryRefused: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "Cache-Control": components["headers"]["Cache-Control"];
@@ -2313,6 +2432,7 @@ export interface components {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "Cache-Control": components["headers"]["Cache-Control"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -2324,6 +2444,22 @@ export interface components {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "Cache-Control": components["headers"]["Cache-Control"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/xml": string;
+            };
+        };
+        /**
+         * @description `invalid_xml`: the body is not a `CompleteMultipartUpload`. `invalid_json`: it broke off.
+         *     `client_address_unknown`: a proxy did not say where the request comes from.
+         */
+        S3BodyUnreadable: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 [name: string]: unknown;
             };
             content: {
@@ -2474,7 +2610,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `body_too_large`: the limit is the operator's, 256 KiB unless changed. */
+        /**
+         * @description `body_too_large`: the limit is the operator's, 256 KiB unless changed, but at least 1 MiB for a batch and 2 MiB
+         *     for a list of parts.
+         */
         BodyTooLarge: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2658,7 +2797,7 @@ export interface components {
          */
         "WWW-Authenticate": string;
         /**
-         * @description The address of this page is a secret, and goes to no other.
+         * @description The address is a secret, and no page that a browser goes on to is told it.
          * @example no-referrer
          */
         "Referrer-Policy": "no-referrer";
@@ -2966,7 +3105,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["UploadGrant"];
+                    "application/json": components["schemas"]["UploadGrant"] | components["schemas"]["FreePartsGrant"];
                 };
             };
             400: components["responses"]["BodyOrAddressUnreadable"];
@@ -3339,6 +3478,7 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3350,6 +3490,7 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3360,11 +3501,15 @@ export interface operations {
             401: components["responses"]["UploaderUnknown"];
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
-            /** @description `upload_incomplete`: the store holds no object yet. `invalid_state`: the upload is aborted. */
+            /**
+             * @description `upload_incomplete`: the store holds no object yet, or not all parts. `parts_gone`: the store has neither
+             *     the object nor its parts any more. `invalid_state`: the upload is aborted.
+             */
             409: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3376,6 +3521,7 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3387,6 +3533,7 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3574,6 +3721,7 @@ export interface operations {
             404: components["responses"]["NotFound"];
             409: components["responses"]["PartsState"];
             410: components["responses"]["PartsExpired"];
+            422: components["responses"]["QueryRefused"];
             500: components["responses"]["Internal"];
             503: components["responses"]["DatabaseOrStorageUnavailable"];
         };
@@ -3614,8 +3762,8 @@ export interface operations {
             401: components["responses"]["UploaderUnknown"];
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
-            409: components["responses"]["PartsState"];
-            410: components["responses"]["PartsExpired"];
+            409: components["responses"]["NotAborted"];
+            422: components["responses"]["QueryRefused"];
             500: components["responses"]["Internal"];
             503: components["responses"]["DatabaseOrStorageUnavailable"];
         };
@@ -3661,7 +3809,7 @@ export interface operations {
             401: components["responses"]["UploaderUnknown"];
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
-            409: components["responses"]["PartsState"];
+            409: components["responses"]["PartsNotSigned"];
             410: components["responses"]["PartsExpired"];
             422: components["responses"]["PartsRefused"];
             500: components["responses"]["Internal"];
@@ -3709,11 +3857,11 @@ export interface operations {
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["PartsState"];
+            409: components["responses"]["PartsNotAssembled"];
             410: components["responses"]["PartsExpired"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["PartsRefused"];
+            422: components["responses"]["CompletionRefused"];
             500: components["responses"]["Internal"];
             503: components["responses"]["DatabaseOrStorageUnavailable"];
         };
@@ -3759,7 +3907,7 @@ export interface operations {
             401: components["responses"]["UploaderUnknown"];
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
-            409: components["responses"]["PartsState"];
+            409: components["responses"]["PartsNotSigned"];
             410: components["responses"]["PartsExpired"];
             422: components["responses"]["PartsRefused"];
             500: components["responses"]["Internal"];
@@ -3850,6 +3998,7 @@ export interface operations {
             404: components["responses"]["NotFound"];
             409: components["responses"]["PartsState"];
             410: components["responses"]["PartsExpired"];
+            422: components["responses"]["QueryRefused"];
             500: components["responses"]["Internal"];
             503: components["responses"]["DatabaseOrStorageUnavailable"];
         };
@@ -3895,8 +4044,8 @@ export interface operations {
             401: components["responses"]["UploaderUnknown"];
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
-            409: components["responses"]["PartsState"];
-            410: components["responses"]["PartsExpired"];
+            409: components["responses"]["NotAborted"];
+            422: components["responses"]["QueryRefused"];
             500: components["responses"]["Internal"];
             503: components["responses"]["DatabaseOrStorageUnavailable"];
         };
@@ -3947,7 +4096,7 @@ export interface operations {
             401: components["responses"]["UploaderUnknown"];
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
-            409: components["responses"]["PartsState"];
+            409: components["responses"]["PartsNotSigned"];
             410: components["responses"]["PartsExpired"];
             422: components["responses"]["PartsRefused"];
             500: components["responses"]["Internal"];
@@ -4000,11 +4149,11 @@ export interface operations {
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["PartsState"];
+            409: components["responses"]["PartsNotAssembled"];
             410: components["responses"]["PartsExpired"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["PartsRefused"];
+            422: components["responses"]["CompletionRefused"];
             500: components["responses"]["Internal"];
             503: components["responses"]["DatabaseOrStorageUnavailable"];
         };
@@ -4055,7 +4204,7 @@ export interface operations {
             401: components["responses"]["UploaderUnknown"];
             403: components["responses"]["UploaderElsewhere"];
             404: components["responses"]["NotFound"];
-            409: components["responses"]["PartsState"];
+            409: components["responses"]["PartsNotSigned"];
             410: components["responses"]["PartsExpired"];
             422: components["responses"]["PartsRefused"];
             500: components["responses"]["Internal"];
@@ -4082,8 +4231,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            401: components["responses"]["UploaderUnknown"];
-            403: components["responses"]["UploaderElsewhere"];
+            401: components["responses"]["Unauthorized"];
             503: components["responses"]["KeysUnavailable"];
         };
     };
@@ -4115,7 +4263,8 @@ export interface operations {
             };
             401: components["responses"]["UploaderUnknown"];
             403: components["responses"]["UploaderElsewhere"];
-            503: components["responses"]["KeysUnavailable"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["DatabaseUnavailable"];
         };
     };
     signRequest: {
@@ -4147,11 +4296,11 @@ export interface operations {
             403: components["responses"]["ScopeMissing"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["PartsState"];
+            409: components["responses"]["PartsNotSigned"];
             410: components["responses"]["PartsExpired"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["FieldsOrPolicyRefused"];
+            422: components["responses"]["PartsRefused"];
             500: components["responses"]["Internal"];
             503: components["responses"]["RecordAndStorageUnavailable"];
         };
@@ -4229,7 +4378,6 @@ export interface operations {
             404: components["responses"]["S3Error"];
             409: components["responses"]["S3Error"];
             410: components["responses"]["S3Error"];
-            422: components["responses"]["S3Error"];
             500: components["responses"]["S3Error"];
             503: components["responses"]["S3Error"];
         };
@@ -4259,12 +4407,14 @@ export interface operations {
         };
         responses: {
             200: components["responses"]["S3Xml"];
-            400: components["responses"]["S3Error"];
+            400: components["responses"]["S3BodyUnreadable"];
             401: components["responses"]["S3Error"];
             403: components["responses"]["S3Error"];
             404: components["responses"]["S3Error"];
+            408: components["responses"]["S3Error"];
             409: components["responses"]["S3Error"];
             410: components["responses"]["S3Error"];
+            413: components["responses"]["S3Error"];
             422: components["responses"]["S3Error"];
             500: components["responses"]["S3Error"];
             503: components["responses"]["S3Error"];
@@ -4295,6 +4445,7 @@ export interface operations {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -4504,8 +4655,24 @@ export interface operations {
             /** @description The bytes that `Range` asks for, of one range as they are, of several as `multipart/byteranges`. */
             206: {
                 headers: {
+                    /** @description The id of the request; absent where a web server in front sends the file. */
+                    "X-Request-Id"?: string;
+                    /** @description Nobody else's cache may keep the file, and the reader's own has to ask again. */
+                    "Cache-Control"?: "private, no-cache";
+                    /** @description Of a file, its confirmed tag. */
+                    ETag?: string;
+                    /** @description Of a file, when it was confirmed. */
+                    "Last-Modified"?: string;
+                    /** @description Of a file. */
+                    "Accept-Ranges"?: "bytes";
                     /** @description Of one range, where it is and how large the file is. */
                     "Content-Range"?: string;
+                    /** @description Of a file, whether to save it and under which name (RFC 6266). */
+                    "Content-Disposition"?: string;
+                    /** @description Of a file. */
+                    "X-Content-Type-Options"?: "nosniff";
+                    /** @description Of a file that a browser would run. */
+                    "Content-Security-Policy"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4527,8 +4694,12 @@ export interface operations {
             304: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Nobody else's cache may keep the file, and the reader's own has to ask again. */
+                    "Cache-Control"?: "private, no-cache";
                     /** @description The confirmed tag. */
                     ETag: string;
+                    /** @description Of a file, when it was confirmed. */
+                    "Last-Modified"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -4674,8 +4845,24 @@ export interface operations {
             /** @description The bytes that `Range` asks for, of one range as they are, of several as `multipart/byteranges`. */
             206: {
                 headers: {
+                    /** @description The id of the request; absent where a web server in front sends the file. */
+                    "X-Request-Id"?: string;
+                    /** @description Nobody else's cache may keep the file, and the reader's own has to ask again. */
+                    "Cache-Control"?: "private, no-cache";
+                    /** @description Of a file, its confirmed tag. */
+                    ETag?: string;
+                    /** @description Of a file, when it was confirmed. */
+                    "Last-Modified"?: string;
+                    /** @description Of a file. */
+                    "Accept-Ranges"?: "bytes";
                     /** @description Of one range, where it is and how large the file is. */
                     "Content-Range"?: string;
+                    /** @description Of a file, whether to save it and under which name (RFC 6266). */
+                    "Content-Disposition"?: string;
+                    /** @description Of a file. */
+                    "X-Content-Type-Options"?: "nosniff";
+                    /** @description Of a file that a browser would run. */
+                    "Content-Security-Policy"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4697,8 +4884,12 @@ export interface operations {
             304: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Nobody else's cache may keep the file, and the reader's own has to ask again. */
+                    "Cache-Control"?: "private, no-cache";
                     /** @description The confirmed tag. */
                     ETag: string;
+                    /** @description Of a file, when it was confirmed. */
+                    "Last-Modified"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -4868,15 +5059,31 @@ export interface operations {
             /** @description The bytes that `Range` asks for, of one range as they are, of several as `multipart/byteranges`. */
             206: {
                 headers: {
+                    /** @description The id of the request; absent where a web server in front sends the file. */
+                    "X-Request-Id"?: string;
+                    /** @description Nobody else's cache may keep the file, and the reader's own has to ask again. */
+                    "Cache-Control"?: "private, no-cache";
+                    /** @description Of a file, its confirmed tag. */
+                    ETag?: string;
+                    /** @description Of a file, when it was confirmed. */
+                    "Last-Modified"?: string;
+                    /** @description Of a file. */
+                    "Accept-Ranges"?: "bytes";
                     /** @description Of one range, where it is and how large the file is. */
                     "Content-Range"?: string;
+                    /** @description Of a file, whether to save it and under which name (RFC 6266). */
+                    "Content-Disposition"?: string;
+                    /** @description Of a file. */
+                    "X-Content-Type-Options"?: "nosniff";
+                    /** @description Of a file that a browser would run. */
+                    "Content-Security-Policy"?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "*/*": string;
                 };
             };
-            /** @description The delivery `redirect`, to a URL of the store. */
+            /** @description The delivery `redirect`, to a URL of the store, or `cdn`, to one of the content delivery network. */
             302: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -4892,8 +5099,12 @@ export interface operations {
             304: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Nobody else's cache may keep the file, and the reader's own has to ask again. */
+                    "Cache-Control"?: "private, no-cache";
                     /** @description The confirmed tag. */
                     ETag: string;
+                    /** @description Of a file, when it was confirmed. */
+                    "Last-Modified"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -4967,7 +5178,22 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            503: components["responses"]["DatabaseOrStorageUnavailable"];
+            /**
+             * @description `overloaded`: as many files pass through the service as may, and the ticket is not used.
+             *     `storage_unavailable`: the use is counted. `database_unavailable`: it may have been counted.
+             */
+            503: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     probeTicket: {
@@ -5040,7 +5266,19 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            503: components["responses"]["DatabaseUnavailable"];
+            /** @description `database_unavailable`. */
+            503: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     listAudit: {
