@@ -184,7 +184,7 @@ Examples:
   presignd webhooks list --state dead
   presignd webhooks retry --all-dead
 
-Exit codes: 0 done; 1 it did not work, or there was nothing to retry; 2 the command line cannot be understood."
+Exit codes: 0 done; 1 it did not work, or that event has nothing to retry; 2 the command line cannot be understood."
     )]
     Webhooks(webhooks::WebhooksCommand),
 }

@@ -1,6 +1,7 @@
 //! presignd decides who may move which file, from where, until when, and lets S3 move the bytes.
 //!
-//! The rooms, from the ground up; a room imports only from rooms below its own level:
+//! The rooms, from the ground up. A room imports only from rooms below its own level; but `config` is made of values of
+//! `model`, and the rooms of level 5 use each other.
 //!
 //! | level | rooms |
 //! |---|---|

@@ -29,8 +29,9 @@ pub(super) async fn page(state: web::Data<State>) -> HttpResponse {
          <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;\
          color-scheme:light dark}}td,th{{text-align:left;vertical-align:top;padding:.4rem .8rem .4rem 0}}\
          tr:target{{outline:2px solid}}</style>\n<h1>presignd</h1>\n\
-         <p>The contract is <a href=\"{}/openapi.yaml\">openapi.yaml</a>. Every failure is \
-         <code>application/problem+json</code> with one of these codes.</p>\n\
+         <p>The contract is <a href=\"{}/openapi.yaml\">openapi.yaml</a>. A failure is \
+         <code>application/problem+json</code> with one of these codes; at <code>/u/…/xml</code> it is XML with \
+         the same codes. When <code>/readyz</code> is not ready or <code>/metrics</code> fails, there is no code.</p>\n\
          <table>\n<tr><th>code</th><th>status</th><th>meaning</th><th>what to do</th></tr>\n{rows}</table>\n</html>\n",
         escape(&state.base_url)
     );

@@ -18,7 +18,7 @@ pub enum EventType {
     /// The time of an upload ran out.
     #[serde(rename = "upload.expired")]
     UploadExpired,
-    /// The owner gave an upload up.
+    /// The owner gave an upload up, or it was revoked and the sweeper did.
     #[serde(rename = "upload.aborted")]
     UploadAborted,
     /// A download URL was handed out. Sent only to endpoints that name it.

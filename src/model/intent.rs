@@ -158,7 +158,7 @@ pub enum IntentState {
     Confirmed,
     /// The object was seen in the store and is not what was promised.
     Rejected,
-    /// The owner gave it up.
+    /// The owner gave it up, or it was revoked and the sweeper did.
     Aborted,
     /// Its time ran out before an object was verified.
     Expired,
@@ -223,7 +223,7 @@ pub enum IntentEvent {
     Confirm,
     /// The stored object did not match, or is not clean.
     Reject,
-    /// The owner gave it up.
+    /// The owner gave it up, or it was revoked and the sweeper did.
     Abort,
     /// Its deadline passed.
     Expire,
