@@ -28,7 +28,7 @@ fn policies(delivery: &str) -> String {
     format!("{POLICIES}\n[policy.delivered]\nmethods = [\"put\"]\nreaders = \"authenticated\"\ndelivery = {delivery}\n")
 }
 
-async fn start(backend: &Backend, delivery: &str) -> TestApp {
+pub(crate) async fn start(backend: &Backend, delivery: &str) -> TestApp {
     TestApp::start_with(backend, AppOptions { policies: Some(policies(delivery)), ..AppOptions::default() }).await
 }
 

@@ -5,11 +5,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{
-    AppOptions, Backend, Caller, Reply, Suite, TestApp,
-    app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions},
-    backend::BackendKind,
-    caller::id,
+use crate::{
+    deliveries,
+    support::{
+        AppOptions, Backend, Caller, Reply, Suite, TestApp,
+        app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions},
+        backend::BackendKind,
+        caller::id,
+    },
 };
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
@@ -151,11 +154,9 @@ async fn dispositions(backend: Backend) {
 
 /// Rows from before such types were refused.
 async fn several_types(backend: Backend) {
-    let policies = POLICIES.replacen("methods", "delivery = [\"url\", \"stream\"]\nmethods", 1);
-    let options = AppOptions { policies: Some(policies), ..AppOptions::default() };
-    let app = TestApp::start_with(&backend, options).await;
+    let app = deliveries::start(&backend, "[\"url\", \"stream\"]").await;
     let alice = app.user("alice");
-    let upload = alice.upload("a.png", b"12345", &put()).await;
+    let upload = alice.upload("a.png", b"12345", &json!({ "policy": "delivered" })).await;
     app.database.psql(&format!(
         "UPDATE upload_intents SET content_type = 'image/png; a, text/html' WHERE id = '{}'",
         id(&upload)

@@ -12,12 +12,9 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
+    deliveries,
     support::{
-        AppOptions, Backend, Caller, Suite, TestApp,
-        app::{POLICIES, settings},
-        backend::BackendKind,
-        caller::id,
-        tampered::Request,
+        AppOptions, Backend, Caller, Suite, TestApp, app::settings, backend::BackendKind, caller::id, tampered::Request,
     },
     sweeper::keep_versions,
 };
@@ -114,12 +111,10 @@ async fn withstand(app: TestApp, method: &str) {
 
 /// An administrator, or whoever else may write to the bucket, replaces the object and deletes it.
 async fn pinned_version(backend: Backend) {
-    let policies = POLICIES.replacen("methods", "delivery = [\"url\", \"stream\"]\nmethods", 1);
-    let options = AppOptions { policies: Some(policies), ..AppOptions::default() };
-    let app = TestApp::start_with(&backend, options).await;
+    let app = deliveries::start(&backend, "[\"url\", \"stream\"]").await;
     keep_versions(&app).await;
     let alice = app.user("alice");
-    let confirmed = alice.upload("a.pdf", CONTENT, &json!({ "method": "put" })).await;
+    let confirmed = alice.upload("a.pdf", CONTENT, &json!({ "policy": "delivered" })).await;
     let key = verified_key(&app, &confirmed).await;
     let (s3, bucket) = (&app.bucket.s3, &app.bucket.bucket);
     let put = s3.put_object().bucket(bucket).key(&key).content_type("application/pdf");
