@@ -43,8 +43,8 @@ pub(super) async fn insert(
 }
 
 impl Database {
-    /// Claims at most `limit` inspections of uploads in `bucket` that are due at `now`, the most overdue first. Nobody else gets them before
-    /// `lease_until`, when they are due again unless they have been removed or put off.
+    /// Claims at most `limit` inspections of uploads in `bucket` that are due at `now`, the most overdue first. Nobody
+    /// else gets them before `lease_until`, when they are due again unless they have been removed or put off.
     ///
     /// # Errors
     /// When the database does not answer.

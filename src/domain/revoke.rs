@@ -65,12 +65,12 @@ impl Service {
         let now = self.clock.now();
         // What was issued in this very millisecond may have been issued before the request.
         let issued_before = request.issued_before.map_or(now + TimeDelta::milliseconds(1), |at| at.trunc_subsecs(3));
-        if request.issued_before.is_some_and(|at| at > now) {
-            let rule = "must not lie in the future: what is issued later is decided by policies";
-            return Err(DomainError::broken_rule("issued_before", rule, serde_json::json!(issued_before)));
-        }
-        if request.issued_before.is_some_and(|at| at < DateTime::UNIX_EPOCH) {
-            let rule = "must not lie before 1970: nothing was issued then";
+        let broken = match request.issued_before {
+            Some(at) if at > now => Some("must not lie in the future: what is issued later is decided by policies"),
+            Some(at) if at < DateTime::UNIX_EPOCH => Some("must not lie before 1970: nothing was issued then"),
+            _ => None,
+        };
+        if let Some(rule) = broken {
             return Err(DomainError::broken_rule("issued_before", rule, serde_json::json!(issued_before)));
         }
         let (target, upload) = self.target(principal, request.subject).await?;

@@ -63,8 +63,7 @@ impl Sweeper {
 }
 
 /// Whether it is the one that the client sends the parts of: the one of this service, or, by credentials, any of its own.
-/// A copy of ours is not: none takes that long. Nor is one
-/// that was begun for an upload which could not be recorded, or was recorded with another.
+/// A copy of ours is not: none takes that long. Nor is one that was begun for an upload which could not be recorded, or was recorded with another.
 fn is_wanted(account: &UploadAccount, multipart: &OpenMultipart) -> bool {
     account.state == IntentState::Issued
         && account.object_key.as_str() == multipart.key
