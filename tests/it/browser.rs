@@ -28,6 +28,7 @@ use crate::{
         app::{TokenOptions, settings},
         backend::{BackendKind, TestBucket},
         caller::id,
+        services::process::send_signal,
     },
 };
 
@@ -137,7 +138,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         // The driver closes the browser when its input ends or when it is asked to end.
-        let _ = Command::new("kill").arg(self.driver.id().to_string()).status();
+        let _ = send_signal("TERM", &[self.driver.id()]);
         let _ = self.driver.wait();
     }
 }

@@ -18,6 +18,7 @@ use crate::support::{
     Backend, Caller, Suite,
     app::{POLICIES, settings},
     backend::{BackendKind, TestBucket, TestDatabase},
+    services::process::send_signal,
 };
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
@@ -109,8 +110,7 @@ impl Serving {
 
     fn signal(&self, name: &str) {
         // timeout passes it on.
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill is installed").success());
+        send_signal(name, &[self.child.id()]).expect("it runs");
     }
 
     fn interrupt(mut self) -> Option<i32> {

@@ -18,7 +18,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "every_delivery_is_one_row", recorded);
     stream::register(suite);
     suite.needing("nginx", |suite| {
-        accel::register(suite);
+        suite.needing("curl", accel::register);
         pages::register(suite);
     });
 }

@@ -5,11 +5,13 @@ use std::{fs, path::Path, process::Command};
 use crate::support::{AppOptions, Backend, Suite, TestApp};
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
-    suite.needing("jq", |suite| {
-        for page in pages() {
-            // Pages say themselves what they ask of a store: forms by its own credentials, if forms at all.
-            suite.everywhere(&format!("the_commands_of_{page}_work"), move |backend| run(backend, page.clone()));
-        }
+    suite.needing("curl", |suite| {
+        suite.needing("jq", |suite| {
+            for page in pages() {
+                // Pages say themselves what they ask of a store: forms by its own credentials, if forms at all.
+                suite.everywhere(&format!("the_commands_of_{page}_work"), move |backend| run(backend, page.clone()));
+            }
+        });
     });
 }
 

@@ -22,13 +22,13 @@ use crate::support::{
 };
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
-    suite.needing("node", |suite| {
+    suite.needing_that("Node.js 20 or newer", is_node_recent, |suite| {
         suite.everywhere("the_typescript_client_sends_whole_files", puts);
         // Unscoped, because neither real store takes a form that is signed by a session with a policy.
         suite.everywhere("the_typescript_client_sends_forms", forms);
         suite.everywhere("the_typescript_client_sends_parts", parts);
         suite.everywhere("the_typescript_client_survives_broken_connections", broken);
-        suite.needing("chromium", |suite| {
+        suite.needing_that("Chromium and playwright-core", is_chromium_there, |suite| {
             suite.everywhere("the_typescript_client_works_in_chromium", chromium);
             suite.everywhere("the_page_uploads_and_downloads", page);
             suite.everywhere("the_page_goes_on_when_urls_run_out", expired_page);
@@ -112,14 +112,28 @@ fn run_at(base: &str, token: &str, file: &str, variables: &[(&str, &str)]) {
     assert!(passed > Some(0), "{file} has tests: {printed}");
 }
 
+fn is_node_recent() -> bool {
+    let version = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let version = String::from_utf8_lossy(&version);
+    let major = version.strip_prefix('v').and_then(|version| version.split('.').next()?.parse().ok());
+    major >= Some(20)
+}
+
+fn is_chromium_there() -> bool {
+    // Where Debian has it, and test/browser.js looks for it.
+    Path::new("/usr/bin/chromium").exists() && playwright().is_some()
+}
+
 /// Where `npm install --global` puts playwright-core: beside one of the folders of programs.
+fn playwright() -> Option<String> {
+    let path = std::env::var_os("PATH")?;
+    let mut candidates = std::env::split_paths(&path).map(|bin| bin.join("../lib/node_modules"));
+    let modules: PathBuf = candidates.find(|modules| modules.join("playwright-core").is_dir())?;
+    modules.into_os_string().into_string().ok()
+}
+
 fn node_modules() -> String {
-    let modules: Option<PathBuf> = std::env::var_os("PATH").and_then(|path| {
-        let mut candidates = std::env::split_paths(&path).map(|bin| bin.join("../lib/node_modules"));
-        candidates.find(|modules| modules.join("playwright-core").is_dir())
-    });
-    let modules = modules.expect("the npm package playwright-core is installed");
-    modules.into_os_string().into_string().expect("a path in UTF-8")
+    playwright().expect("the npm package playwright-core is installed")
 }
 
 /// The same with Chromium.

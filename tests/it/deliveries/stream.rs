@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("streamed_files_arrive_with_their_names", names);
     suite.everywhere("a_stream_answers_ranges_and_conditions", ranges);
+    suite.needing("curl", |suite| suite.everywhere("curl_goes_on_with_a_stream", curl));
     suite.everywhere("a_broken_read_from_the_store_is_invisible", |backend| resumed(backend, None));
     // It goes on at the byte of the file, and not of the range.
     suite.everywhere("a_broken_read_of_a_range_is_invisible", |backend| resumed(backend, Some((1_000_000, 4_999_999))));
@@ -43,7 +44,6 @@ async fn ranges(backend: Backend) {
     let bytes = bytes_of(300_000);
     let uploaded = upload(&alice, "a.bin", &bytes).await;
     ranges_and_conditions(&alice, &path(&uploaded, ""), &bytes, Sender::Service).await;
-    curl_resumes(&app.base(), &app.token(&TokenOptions::default()), &path(&uploaded, ""), &bytes).await;
     let shown = alice.get(&path(&uploaded, "?disposition=inline&file_name=b.bin")).await;
     assert_eq!(shown.headers[header::CONTENT_DISPOSITION], "inline; filename=\"b.bin\"");
     let metrics = app.anonymous().get("/metrics").await.text();
@@ -51,6 +51,14 @@ async fn ranges(backend: Backend) {
     {
         assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
     }
+    app.end().await;
+}
+
+async fn curl(backend: Backend) {
+    let app = start(&backend, "\"stream\"").await;
+    let bytes = bytes_of(300_000);
+    let uploaded = upload(&app.user("alice"), "a.bin", &bytes).await;
+    curl_resumes(&app.base(), &app.token(&TokenOptions::default()), &path(&uploaded, ""), &bytes).await;
     app.end().await;
 }
 

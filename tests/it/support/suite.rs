@@ -120,10 +120,20 @@ impl<'a> Suite<'a> {
 
     /// What `register` adds, if `program` is installed. The full run requires it; any other says what it leaves out.
     pub(crate) fn needing(&mut self, program: &str, register: impl FnOnce(&mut Self)) {
-        if self.world.real || find_program(program, &[]).is_some() {
+        self.needing_that(program, || find_program(program, &[]).is_some(), register);
+    }
+
+    /// The same for `what` it takes more than a program of some name to tell.
+    pub(crate) fn needing_that(
+        &mut self,
+        what: &str,
+        is_installed: impl FnOnce() -> bool,
+        register: impl FnOnce(&mut Self),
+    ) {
+        if self.world.real || is_installed() {
             register(self);
         } else {
-            eprintln!("SKIPPED: the behaviours that are tried with {program}, which is not installed.");
+            eprintln!("SKIPPED: the behaviours that are tried with {what}, which is not installed.");
         }
     }
 

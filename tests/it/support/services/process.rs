@@ -199,7 +199,7 @@ fn poll<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
 }
 
 /// Sends a signal with the shell's own `kill`, which is there where the program of that name is not.
-fn send_signal(signal: &str, pids: &[u32]) -> Result<(), String> {
+pub(crate) fn send_signal(signal: &str, pids: &[u32]) -> Result<(), String> {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"kill -s "$@""#, "sh", signal]).args(pids.iter().map(u32::to_string));
     run(None, &mut shell).map(drop)
