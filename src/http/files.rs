@@ -39,16 +39,28 @@ pub(super) async fn deliver(
 ) -> Result<HttpResponse, ApiError> {
     let wishes = Wishes::from_query(&query.0)?.validate(id.0)?;
     let permit = state.service.authorize_download(user.at(address), &wishes).await?;
-    hand_out(&state, &permit, &request).await
+    hand_out(&state, &permit, &request, UrlAs::Json).await
+}
+
+/// How the delivery `url` tells its URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UrlAs {
+    Json,
+    Redirect,
 }
 
 /// Answers `request` with what `permit` allows.
-pub(super) async fn hand_out(state: &State, permit: &Permit, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+pub(super) async fn hand_out(
+    state: &State,
+    permit: &Permit,
+    request: &HttpRequest,
+    url_as: UrlAs,
+) -> Result<HttpResponse, ApiError> {
     let method = if *request.method() == actix_web::http::Method::HEAD { Method::Head } else { Method::Get };
     Ok(match state.service.hand_out(permit, method).await? {
-        HandOver::Url(url) => HttpResponse::Ok().json(DownloadView::new(permit, url.url())),
+        HandOver::Url(url) if url_as == UrlAs::Json => HttpResponse::Ok().json(DownloadView::new(permit, url.url())),
         // Found (RFC 9110 section 15.4.3): the next request for the file has to come here again.
-        HandOver::Redirect(url) | HandOver::Cdn(url) => {
+        HandOver::Url(url) | HandOver::Redirect(url) | HandOver::Cdn(url) => {
             HttpResponse::Found().insert_header((header::LOCATION, url.url())).finish()
         }
         HandOver::Stream(file) => match wanted(request, &file.facts)? {

@@ -1,13 +1,17 @@
 //! Tickets: downloads that whoever has the address may redeem, without a token.
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, Header as _},
+    web,
+};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{
     ApiError, ErrorCode, State,
     extract::{Authenticated, ClientAddress, UploadId},
-    files,
+    files::{self, UrlAs},
 };
 use crate::model::IntentId;
 
@@ -21,7 +25,9 @@ pub(super) async fn redeem(
         return Err(ApiError::new(ErrorCode::PrefetchRefused));
     }
     let permit = state.service.redeem_ticket(ticket(&request), address.0).await?;
-    files::hand_out(&state, &permit, &request).await
+    // A link is mostly followed, by a browser or a program that wants the file, so JSON is for those who ask for it.
+    let url_as = if accepts_json(&request) { UrlAs::Json } else { UrlAs::Redirect };
+    files::hand_out(&state, &permit, &request, url_as).await
 }
 
 /// `HEAD /t/{ticket}`: tells whether a GET would be answered, and uses nothing. What the file is like stays with whoever
@@ -49,6 +55,12 @@ pub(super) async fn revoke(
 
 fn ticket(request: &HttpRequest) -> &str {
     request.match_info().get("ticket").unwrap_or_default()
+}
+
+/// Whether `Accept` (RFC 9110 section 12.5.1) names JSON itself: `*/*` wants the file.
+fn accepts_json(request: &HttpRequest) -> bool {
+    let accepts = header::Accept::parse(request).map(|accept| accept.0).unwrap_or_default();
+    accepts.iter().any(|range| range.item.essence_str() == "application/json" && range.quality > header::Quality::ZERO)
 }
 
 /// Whether a browser only thinks that somebody may go there

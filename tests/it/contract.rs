@@ -653,7 +653,7 @@ async fn tickets(judge: &mut Judge, alice: &Caller, anybody: &Caller) {
     judge.call(302, get.clone(), ticket, anybody.http.get(at(&issued))).await;
     judge.call(410, get.clone(), ticket, anybody.http.get(at(&issued))).await;
     judge.call(410, head, ticket, anybody.http.head(at(&issued))).await;
-    judge.call(200, get.clone(), ticket, anybody.http.get(at(&by_url))).await;
+    judge.call(200, get.clone(), ticket, anybody.http.get(at(&by_url)).header("accept", "application/json")).await;
     let unknown = anybody.request(Method::GET, &format!("/t/{}", "A".repeat(43)));
     judge.call(404, get.clone(), ticket, unknown).await;
 

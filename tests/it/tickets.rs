@@ -30,12 +30,12 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "of_a_thousand_redemptions_one_wins", thousand);
 }
 
-/// Every download of these policies is a ticket: once as a redirect, or three times as JSON.
+/// Every download of these policies is a ticket: for a redirect, a stream, or whichever its reader asks for.
 fn options() -> AppOptions {
     let policies = format!(
         "{POLICIES}\n[policy.once]\nmethods = [\"put\"]\nreaders = \"authenticated\"\ndelivery = \"redirect\"\ndownload.uses = 1\n\
          [policy.streamed]\nmethods = [\"put\"]\ndelivery = \"stream\"\ndownload.uses = 2\n\
-         [policy.thrice]\nmethods = [\"put\"]\ndownload.uses = 3\n"
+         [policy.plain]\nmethods = [\"put\"]\ndownload.uses = 6\n"
     );
     AppOptions { policies: Some(policies), ..with_admin() }
 }
@@ -86,12 +86,19 @@ async fn uses(backend: Backend) {
     redeem(&alice, &issued).await.expect_problem(410, "ticket_used");
     redeem(&alice, &issued).await.expect_problem(410, "ticket_used");
 
-    let thrice = ticket(&alice, &upload(&alice, "thrice").await).await;
-    for _ in 0..3 {
-        let handed = redeem(&alice, &thrice).await.expect(StatusCode::OK);
+    let plain = ticket(&alice, &upload(&alice, "plain").await).await;
+    let accepting = async |accept: &str| Reply::of(alice.http.get(url(&plain)).header("accept", accept)).await;
+    for accept in ["application/json", "text/plain;q=0.5, application/json;q=0.1"] {
+        let handed = accepting(accept).await.expect(StatusCode::OK);
         assert_eq!(Reply::of(alice.http.get(url(&handed))).await.bytes, b"12345");
     }
-    redeem(&alice, &thrice).await.expect_problem(410, "ticket_used");
+    // What a browser, `curl` or a mistake sends is somebody following a link.
+    for accept in
+        ["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "*/*", "application/json;q=0", "?"]
+    {
+        assert_eq!(follow(&alice, &accepting(accept).await).await.bytes, b"12345", "{accept}");
+    }
+    redeem(&alice, &plain).await.expect_problem(410, "ticket_used");
 
     let late = ticket(&alice, &file).await;
     app.clock.set(late["expires_at"].as_str().unwrap().parse().unwrap());
@@ -103,10 +110,10 @@ async fn uses(backend: Backend) {
     let kinds = "kind=redeemed";
     let admin = administrator(&app);
     let told = records(&admin, kinds).await;
-    assert!(told.len() == 4 && told.iter().all(|record| record["subject"] == "alice"), "{told:?}");
+    assert!(told.len() == 7 && told.iter().all(|record| record["subject"] == "alice"), "{told:?}");
     // The clock stands still, so nothing says which came first.
     let of = |issued: &Value| told.iter().filter(|record| record["download_id"] == issued["id"]).count();
-    assert_eq!((of(&issued), of(&thrice)), (1, 3), "{told:?}");
+    assert_eq!((of(&issued), of(&plain)), (1, 6), "{told:?}");
     eventually(SOON, async || (records(&admin, "kind=refused").await.len() == 4).then_some(())).await;
     app.end().await;
 }

@@ -2011,8 +2011,9 @@ export interface components {
             method: "GET";
             /**
              * Format: uri
-             * @description To be fetched with a plain GET. Ranges work. With `uses`, the address of a ticket, which whoever has it may
-             *     redeem in that network: a secret.
+             * @description To be fetched with a plain GET; with a token where it is `/api/v1/files/{id}` of this service, which it is for the
+             *     deliveries `redirect`, `stream` and `accel` without `uses`. Ranges work. With `uses`, the address of a ticket,
+             *     which whoever has it may redeem in that network: a secret.
              */
             url: string;
             expires_at: components["schemas"]["Timestamp"];
@@ -5039,8 +5040,8 @@ export interface operations {
         requestBody?: never;
         responses: {
             /**
-             * @description The delivery `url`: a URL of the store in JSON. The deliveries `stream` and `accel`: the file, with the headers
-             *     that `GET /api/v1/files/{id}` answers it with.
+             * @description The delivery `url`, where `Accept` names `application/json`: a URL of the store in JSON. The deliveries `stream`
+             *     and `accel`: the file, with the headers that `GET /api/v1/files/{id}` answers it with.
              */
             200: {
                 headers: {
@@ -5083,7 +5084,10 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The delivery `redirect`, to a URL of the store, or `cdn`, to one of the content delivery network. */
+            /**
+             * @description The delivery `redirect`, and `url` where `Accept` does not name `application/json`, to a URL of the store; `cdn`,
+             *     to one of the content delivery network.
+             */
             302: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];

@@ -288,7 +288,7 @@ async fn secrets_of_other_ways(alice: &Caller, bytes: &[u8]) -> Vec<String> {
     let ticket = alice.post("/api/v1/downloads", &json!({ "upload_id": behind_ticket["id"] })).await;
     let ticket = ticket.expect(StatusCode::CREATED)["url"].as_str().unwrap().to_owned();
     let (_, ticket) = ticket.split_once("/t/").expect("the address of a ticket");
-    assert_eq!(alice.anonymous().get(&format!("/t/{ticket}")).await.status, StatusCode::OK);
+    assert_eq!(alice.anonymous().get(&format!("/t/{ticket}")).await.status, StatusCode::FOUND);
     let mut secrets = parts_of_url(parts["parts"][0]["url"].as_str().unwrap());
     for secret in ["secretAccessKey", "sessionToken"] {
         secrets.push(session["upload"]["credentials"][secret].as_str().unwrap().to_owned());
