@@ -1,12 +1,15 @@
 // The page for people. Everything that talks to the service or the store is the client's; this only shows it.
 
-import { PresigndClient, PresigndError } from "./client.js";
+import { PresigndClient, PresigndError, needsToken } from "./client.js";
 
 /** Files on their way at the same time; the others wait. */
 const FILES_AT_ONCE = 3;
 
 /** How often numbers on the page change, in milliseconds. */
 const REFRESH = 250;
+
+/** How long a file that the page has fetched stays at hand for the browser to save, in milliseconds. */
+const RELEASE_AFTER = 60_000;
 
 const TOKEN = "presignd-token";
 
@@ -427,11 +430,16 @@ const files = {
   async download(upload, button) {
     button.disabled = true;
     try {
-      const { url } = await client.downloadUrl(upload.id);
-      const link = document.createElement("a");
-      link.href = url;
-      link.download = upload.original_file_name;
-      link.click();
+      const issued = await client.downloadUrl(upload.id);
+      if (needsToken(issued)) {
+        // No link can send the token, so the page fetches the file. Browsers keep large blobs on the disk.
+        const file = await (await client.download(upload.id)).blob();
+        const url = URL.createObjectURL(file);
+        save(url, upload.original_file_name);
+        setTimeout(() => URL.revokeObjectURL(url), RELEASE_AFTER);
+      } else {
+        save(issued.url, upload.original_file_name);
+      }
     } catch (error) {
       complain(error);
     } finally {
@@ -439,6 +447,13 @@ const files = {
     }
   },
 };
+
+function save(url, name) {
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+}
 
 function complain(error) {
   if (error instanceof PresigndError && error.status === 401) signOut("The token is not valid.");

@@ -31,6 +31,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
         suite.needing_that("Chromium and playwright-core", is_chromium_there, |suite| {
             suite.everywhere("the_typescript_client_works_in_chromium", chromium);
             suite.everywhere("the_page_uploads_and_downloads", page);
+            suite.everywhere("the_page_fetches_what_needs_the_token", page_that_fetches);
             suite.everywhere("the_page_goes_on_when_urls_run_out", expired_page);
             suite.everywhere("the_page_goes_on_when_the_service_was_killed", restarted);
         });
@@ -71,6 +72,21 @@ key = "checked/{id}-{name}"
 methods = ["put", "post"]
 max_size = "1KiB"
 key = "small/{id}-{name}"
+
+[policy.streamed]
+methods = ["put", "post"]
+delivery = "stream"
+key = "streamed/{id}-{name}"
+
+[policy.redirected]
+methods = ["put", "post"]
+delivery = "redirect"
+key = "redirected/{id}-{name}"
+
+[policy.ticketed]
+methods = ["put", "post"]
+download.uses = 5
+key = "ticketed/{id}-{name}"
 "#;
 
 /// The header that a test plays a change of network with is believed.
@@ -215,6 +231,19 @@ async fn page(backend: Backend) {
     allow_browsers(&backend, &app.bucket, &app.base()).await;
     run_with_chromium(&app, "page.test.js", "");
     app.end().await;
+}
+
+/// Where no link leads to the file, the page fetches it.
+async fn page_that_fetches(backend: Backend) {
+    for delivery in ["stream", "redirect"] {
+        let options = for_browsers(&backend);
+        let first = format!("delivery = \"{delivery}\"\nkey =");
+        let policies = options.policies.as_deref().map(|policies| policies.replacen("key =", &first, 1));
+        let app = TestApp::start_with(&backend, AppOptions { policies, ..options }).await;
+        allow_browsers(&backend, &app.bucket, &app.base()).await;
+        run_with_chromium(&app, "fetching-page.test.js", "");
+        app.end().await;
+    }
 }
 
 async fn expired_page(backend: Backend) {

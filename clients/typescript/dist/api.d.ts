@@ -24,4 +24,8 @@ export declare class Api {
     constructor(base: string, token: Token, retries: Omit<RetryOptions, "signal">);
     /** The answer to `method` on `path`. Only for what may be repeated. */
     call<T>(method: string, path: string, call?: Call): Promise<T>;
+    /** The answer to a GET of `path`, whatever it is, whose body is still to come. */
+    open(path: string, signal?: AbortSignal): Promise<Response>;
 }
+/** The answer of `whom` to a GET of `url`. That none came is an error of this client. */
+export declare function fetchOf(whom: string, url: string, signal: AbortSignal | undefined, headers?: Record<string, string>): Promise<Response>;

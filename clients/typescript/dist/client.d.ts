@@ -36,6 +36,11 @@ export interface ListOptions {
     cursor?: string;
     signal?: AbortSignal;
 }
+/**
+ * Whether the URL of `download` is good only together with the user's token. Links, `<img>` and `location.href` cannot
+ * send one; `PresigndClient.download` does.
+ */
+export declare function needsToken({ delivery, uses }: Download): boolean;
 /** A client of presignd. All its methods reject with `PresigndError`, or with the reason of an aborted `signal`. */
 export declare class PresigndClient {
     #private;
@@ -45,9 +50,12 @@ export declare class PresigndClient {
      * first.
      */
     upload(file: Blob, options?: UploadOptions): Promise<Upload>;
-    /** A URL to read a confirmed upload from: for a link, `location.href`, or an `<img>`. It is good for a short while. */
+    /**
+     * A URL to read a confirmed upload from: for a link, `location.href`, or an `<img>`. It is good for a short while. One
+     * that `needsToken` is for `download` alone.
+     */
     downloadUrl(id: string, { disposition, fileName, expiresIn, signal }?: DownloadOptions): Promise<Download>;
-    /** The bytes of a confirmed upload, as a response of the store: `.blob()`, `.text()`, or `.body` to stream it. */
+    /** The bytes of a confirmed upload, as a response: `.blob()`, `.text()`, or `.body` to stream it. */
     download(id: string, options?: DownloadOptions): Promise<Response>;
     /** One of the caller's uploads. */
     getUpload(id: string, { signal }?: {

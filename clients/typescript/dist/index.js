@@ -126,8 +126,21 @@ var Api = class {
     };
     return retry({ ...this.retries, signal: call.signal }, attempt, call.again);
   }
+  /** The answer to a GET of `path`, whatever it is, whose body is still to come. */
+  async open(path, signal) {
+    const response = await this.#get(path, signal, false);
+    if (response.status !== 401 || typeof this.#token !== "function") return response;
+    await response.body?.cancel();
+    return this.#get(path, signal, true);
+  }
+  async #get(path, signal, refused) {
+    return fetchOf("The service", this.base + path, signal, { authorization: await this.#authorization(refused) });
+  }
+  async #authorization(refused) {
+    return `Bearer ${typeof this.#token === "function" ? await this.#token(refused) : this.#token}`;
+  }
   async #ask(method, path, call, refused) {
-    const token = typeof this.#token === "function" ? await this.#token(refused) : this.#token;
+    const authorization = await this.#authorization(refused);
     const cut = new AbortController();
     const abort = () => cut.abort();
     const timer = setTimeout(abort, call.timeout ?? TIMEOUT);
@@ -136,7 +149,7 @@ var Api = class {
     try {
       const response = await fetch(this.base + path, {
         method,
-        headers: { authorization: `Bearer ${token}`, accept: "application/json", ...json, ...call.headers },
+        headers: { authorization, accept: "application/json", ...json, ...call.headers },
         body: call.body === void 0 ? null : JSON.stringify(call.body),
         signal: cut.signal
       });
@@ -151,6 +164,14 @@ var Api = class {
     }
   }
 };
+async function fetchOf(whom, url, signal, headers = {}) {
+  try {
+    return await fetch(url, { headers, signal: signal ?? null });
+  } catch (cause) {
+    signal?.throwIfAborted();
+    throw new PresigndError("network_error", `${whom} does not answer`, { cause });
+  }
+}
 
 // src/transfer.ts
 var PIECE = 64 * 1024;
@@ -499,6 +520,9 @@ function randomKey() {
 }
 
 // src/client.ts
+function needsToken({ delivery, uses }) {
+  return uses === void 0 && delivery !== "url" && delivery !== "cdn";
+}
 var PresigndClient = class {
   #api;
   constructor({ baseUrl, token, retries = 5, retryDelay = 500 }) {
@@ -511,25 +535,34 @@ var PresigndClient = class {
   upload(file, options = {}) {
     return upload(this.#api, file, options);
   }
-  /** A URL to read a confirmed upload from: for a link, `location.href`, or an `<img>`. It is good for a short while. */
+  /**
+   * A URL to read a confirmed upload from: for a link, `location.href`, or an `<img>`. It is good for a short while. One
+   * that `needsToken` is for `download` alone.
+   */
   downloadUrl(id, { disposition, fileName, expiresIn, signal } = {}) {
     const body = { upload_id: id, disposition, file_name: fileName, expires_in: expiresIn };
     return this.#api.call("POST", "/api/v1/downloads", { body, signal });
   }
-  /** The bytes of a confirmed upload, as a response of the store: `.blob()`, `.text()`, or `.body` to stream it. */
+  /** The bytes of a confirmed upload, as a response: `.blob()`, `.text()`, or `.body` to stream it. */
   download(id, options = {}) {
     const { signal } = options;
     const attempt = async () => {
-      const { url } = await this.downloadUrl(id, options);
-      const response = await fetch(url, signal ? { signal } : {}).catch((cause) => {
-        signal?.throwIfAborted();
-        throw new PresigndError("network_error", "The store does not answer", { cause });
-      });
+      const download = await this.downloadUrl(id, options);
+      const response = await this.#open(download, signal);
       if (response.ok) return response;
+      if (response.headers.get("content-type")?.startsWith("application/problem+json")) throw await errorOf(response);
       throw new PresigndError("storage_error", `The store has answered ${response.status}`, response);
     };
     const refused = (error, failures) => error.status === 403 && failures === 0;
     return retry({ ...this.#api.retries, signal }, attempt, refused);
+  }
+  async #open(download, signal) {
+    const { upload_id, delivery, url, uses } = download;
+    if (needsToken(download)) return this.#api.open(`/api/v1/files/${upload_id}${new URL(url).search}`, signal);
+    if (uses === void 0 || delivery !== "url") return fetchOf("The store", url, signal);
+    const redeemed = await fetchOf("The service", url, signal, { accept: "application/json" });
+    if (!redeemed.ok) return redeemed;
+    return fetchOf("The store", (await redeemed.json()).url, signal);
   }
   /** One of the caller's uploads. */
   getUpload(id, { signal } = {}) {
@@ -548,5 +581,6 @@ var PresigndClient = class {
 };
 export {
   PresigndClient,
-  PresigndError
+  PresigndError,
+  needsToken
 };

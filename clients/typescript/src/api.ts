@@ -46,8 +46,24 @@ export class Api {
     return retry({ ...this.retries, signal: call.signal }, attempt, call.again);
   }
 
+  /** The answer to a GET of `path`, whatever it is, whose body is still to come. */
+  async open(path: string, signal?: AbortSignal): Promise<Response> {
+    const response = await this.#get(path, signal, false);
+    if (response.status !== 401 || typeof this.#token !== "function") return response;
+    await response.body?.cancel();
+    return this.#get(path, signal, true);
+  }
+
+  async #get(path: string, signal: AbortSignal | undefined, refused: boolean): Promise<Response> {
+    return fetchOf("The service", this.base + path, signal, { authorization: await this.#authorization(refused) });
+  }
+
+  async #authorization(refused: boolean): Promise<string> {
+    return `Bearer ${typeof this.#token === "function" ? await this.#token(refused) : this.#token}`;
+  }
+
   async #ask(method: string, path: string, call: Call, refused: boolean): Promise<Response> {
-    const token = typeof this.#token === "function" ? await this.#token(refused) : this.#token;
+    const authorization = await this.#authorization(refused);
     const cut = new AbortController();
     const abort = () => cut.abort();
     const timer = setTimeout(abort, call.timeout ?? TIMEOUT);
@@ -56,7 +72,7 @@ export class Api {
     try {
       const response = await fetch(this.base + path, {
         method,
-        headers: { authorization: `Bearer ${token}`, accept: "application/json", ...json, ...call.headers },
+        headers: { authorization, accept: "application/json", ...json, ...call.headers },
         body: call.body === undefined ? null : JSON.stringify(call.body),
         signal: cut.signal,
       });
@@ -70,5 +86,20 @@ export class Api {
       clearTimeout(timer);
       call.signal?.removeEventListener("abort", abort);
     }
+  }
+}
+
+/** The answer of `whom` to a GET of `url`. That none came is an error of this client. */
+export async function fetchOf(
+  whom: string,
+  url: string,
+  signal: AbortSignal | undefined,
+  headers: Record<string, string> = {},
+): Promise<Response> {
+  try {
+    return await fetch(url, { headers, signal: signal ?? null });
+  } catch (cause) {
+    signal?.throwIfAborted();
+    throw new PresigndError("network_error", `${whom} does not answer`, { cause });
   }
 }

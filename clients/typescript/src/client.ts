@@ -1,5 +1,5 @@
-import { Api, type Token } from "./api.js";
-import { PresigndError } from "./error.js";
+import { Api, type Token, fetchOf } from "./api.js";
+import { PresigndError, errorOf } from "./error.js";
 import { retry } from "./retry.js";
 import type { Download, Upload, UploadList, UploadState } from "./schema.js";
 import { type UploadOptions, upload } from "./upload.js";
@@ -41,6 +41,14 @@ export interface ListOptions {
   signal?: AbortSignal;
 }
 
+/**
+ * Whether the URL of `download` is good only together with the user's token. Links, `<img>` and `location.href` cannot
+ * send one; `PresigndClient.download` does.
+ */
+export function needsToken({ delivery, uses }: Download): boolean {
+  return uses === undefined && delivery !== "url" && delivery !== "cdn";
+}
+
 /** A client of presignd. All its methods reject with `PresigndError`, or with the reason of an aborted `signal`. */
 export class PresigndClient {
   readonly #api: Api;
@@ -57,27 +65,39 @@ export class PresigndClient {
     return upload(this.#api, file, options);
   }
 
-  /** A URL to read a confirmed upload from: for a link, `location.href`, or an `<img>`. It is good for a short while. */
+  /**
+   * A URL to read a confirmed upload from: for a link, `location.href`, or an `<img>`. It is good for a short while. One
+   * that `needsToken` is for `download` alone.
+   */
   downloadUrl(id: string, { disposition, fileName, expiresIn, signal }: DownloadOptions = {}): Promise<Download> {
     const body = { upload_id: id, disposition, file_name: fileName, expires_in: expiresIn };
     return this.#api.call("POST", "/api/v1/downloads", { body, signal });
   }
 
-  /** The bytes of a confirmed upload, as a response of the store: `.blob()`, `.text()`, or `.body` to stream it. */
+  /** The bytes of a confirmed upload, as a response: `.blob()`, `.text()`, or `.body` to stream it. */
   download(id: string, options: DownloadOptions = {}): Promise<Response> {
     const { signal } = options;
     const attempt = async () => {
-      const { url } = await this.downloadUrl(id, options);
-      const response = await fetch(url, signal ? { signal } : {}).catch((cause: unknown) => {
-        signal?.throwIfAborted();
-        throw new PresigndError("network_error", "The store does not answer", { cause });
-      });
+      const download = await this.downloadUrl(id, options);
+      const response = await this.#open(download, signal);
       if (response.ok) return response;
+      if (response.headers.get("content-type")?.startsWith("application/problem+json")) throw await errorOf(response);
       throw new PresigndError("storage_error", `The store has answered ${response.status}`, response);
     };
     // A URL that ran out on the way is refused, and the next attempt has a fresh one.
     const refused = (error: PresigndError, failures: number) => error.status === 403 && failures === 0;
     return retry({ ...this.#api.retries, signal }, attempt, refused);
+  }
+
+  async #open(download: Download, signal: AbortSignal | undefined): Promise<Response> {
+    const { upload_id, delivery, url, uses } = download;
+    // Asked for where this client asks for everything: the token goes nowhere else, whatever the URL names.
+    if (needsToken(download)) return this.#api.open(`/api/v1/files/${upload_id}${new URL(url).search}`, signal);
+    if (uses === undefined || delivery !== "url") return fetchOf("The store", url, signal);
+    // In JSON: had a redirect led from one origin to another, no CORS rule of the store would know this page.
+    const redeemed = await fetchOf("The service", url, signal, { accept: "application/json" });
+    if (!redeemed.ok) return redeemed;
+    return fetchOf("The store", ((await redeemed.json()) as Download).url, signal);
   }
 
   /** One of the caller's uploads. */

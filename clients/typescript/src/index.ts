@@ -1,6 +1,6 @@
 /** A client of presignd for browsers and Node: see the README beside it. */
 
-export { PresigndClient } from "./client.js";
+export { PresigndClient, needsToken } from "./client.js";
 export type { ClientOptions, DownloadOptions, ListOptions } from "./client.js";
 export { PresigndError } from "./error.js";
 export type { ErrorCode, FieldError } from "./error.js";

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { PresigndError } from "../dist/index.js";
+import { PresigndError, needsToken } from "../dist/index.js";
 import { MemoryStore, after, baseUrl, bytesOf, fileOf, newClient, requestsOf, required, sha256, token } from "./service.js";
 
 const method = required("TEST_METHOD");
@@ -220,4 +220,66 @@ test("a file is downloaded under the name that was asked for", async () => {
   const response = await fetch(url);
   assert.equal(response.headers.get("content-disposition"), 'attachment; filename="b.txt"');
   assert.equal(await response.text(), "hello");
+});
+
+for (const policy of ["streamed", "redirected", "ticketed"]) {
+  test(`a file is downloaded where the policy has it ${policy}`, async () => {
+    const bytes = bytesOf(100_000);
+    const upload = await client.upload(fileOf("a.bin", bytes.length), { method, policy });
+    const download = await client.downloadUrl(upload.id);
+    assert.equal(needsToken(download), policy !== "ticketed");
+    const bare = await fetch(download.url); // as whoever follows a link
+    await bare.body.cancel();
+    assert.equal(bare.status, needsToken(download) ? 401 : 200);
+    await assertStored(upload, bytes);
+    const response = await client.download(upload.id, { fileName: "b.bin" });
+    assert.equal(response.headers.get("content-disposition"), 'attachment; filename="b.bin"');
+    await response.body.cancel();
+  });
+}
+
+test("a token that is refused at the file itself is asked for once more", async () => {
+  const upload = await client.upload(fileOf("a.bin", 10), { method, policy: "streamed" });
+  const given = [token, "outdated", token];
+  const asked = [];
+  const refreshing = newClient({
+    token: (refused) => {
+      asked.push(refused);
+      return given.shift();
+    },
+  });
+  const response = await refreshing.download(upload.id);
+  assert.equal(sha256(await response.arrayBuffer()), sha256(bytesOf(10)));
+  assert.deepEqual(asked, [false, false, true]);
+
+  let first = true;
+  const outdated = newClient({
+    token: () => {
+      const current = first ? token : "outdated";
+      first = false;
+      return current;
+    },
+  });
+  await assert.rejects(outdated.download(upload.id), { status: 401, code: "token_invalid" });
+});
+
+test("a token goes only where the client asks for everything", async () => {
+  const upload = await client.upload(fileOf("a.bin", 10), { method, policy: "streamed" });
+  const sent = [];
+  const original = globalThis.fetch;
+  globalThis.fetch = async (url, options) => {
+    sent.push(url);
+    const response = await original(url, options);
+    if (!url.endsWith("/downloads")) return response;
+    const download = await response.json();
+    return Response.json({ ...download, url: download.url.replace(baseUrl, "http://127.0.0.1:1") }, { status: 201 });
+  };
+  try {
+    const response = await client.download(upload.id);
+    assert.equal(sha256(await response.arrayBuffer()), sha256(bytesOf(10)));
+  } finally {
+    globalThis.fetch = original;
+  }
+  assert.equal(sent.length, 2);
+  assert.ok(sent.every((url) => url.startsWith(`${baseUrl}/`)), `${sent.length} requests`);
 });
