@@ -1,5 +1,7 @@
 //! Which network a URL is scoped to.
 
+use chrono::{DateTime, TimeDelta, Utc};
+use presignd::clock::Clock;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use crate::support::{AppOptions, Backend, Caller, Reply, Suite, TestApp};
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_peer_that_is_no_proxy_is_the_client", direct);
+    suite.everywhere("a_network_shares_a_session_until_it_is_too_short", shared);
     suite.everywhere("the_hop_before_the_trusted_proxy_is_the_client", x_forwarded_for);
     suite.everywhere("forwarded_is_read_when_it_is_configured", forwarded);
 }
@@ -31,6 +34,38 @@ async fn direct(backend: Backend) {
         &[("forwarded", "for=198.51.100.9"), ("x-real-ip", "198.51.100.9"), ("x-forwarded-for", "127.0.0.1")],
     ] {
         assert_eq!(network(&alice, headers).await, "127.0.0.11/32", "{headers:?}");
+    }
+    app.end().await;
+}
+
+/// A session, which lasts an hour here, is shared until it is too short for the longest URL of the policies.
+async fn shared(backend: Backend) {
+    let minutes = TimeDelta::minutes;
+    let too_short = minutes(55) - TimeDelta::seconds(30);
+    let within = [(minutes(0), 1, 5), (minutes(30), 1, 5), (too_short - TimeDelta::seconds(5), 1, 5)];
+    let after = [(too_short + TimeDelta::seconds(5), 2, 5), (minutes(55), 2, 5)];
+    issue_over_time(&backend, "5m", &[&within[..], &after].concat()).await;
+    // One of fifty minutes is shared for half of its life, and its URLs say that they end with it.
+    // The second ends as the first does, because the store's clock is not the one that is turned here.
+    let halves = [(minutes(0), 1, 50), (minutes(20), 1, 40), (minutes(29), 1, 31), (minutes(30), 2, 30)];
+    issue_over_time(&backend, "50m", &halves).await;
+}
+
+/// Issues at each of these times after the start, and compares how many sessions there have been so far, and for how
+/// many minutes the URL is good.
+async fn issue_over_time(backend: &Backend, expires_in: &str, times: &[(TimeDelta, u64, i64)]) {
+    let start = Clock::System.now();
+    let policies = format!("[policy.default]\nupload.expires_in = \"{expires_in}\"\ndownload.expires_in = \"1m\"");
+    let options = AppOptions { policies: Some(policies), clock: Clock::manual(start), ..AppOptions::default() };
+    let app = TestApp::start_with(backend, options).await;
+    for (after, sessions, minutes) in times {
+        app.clock.set(start + *after);
+        let issued = issue(&app.user("alice"), &[]).await.expect(StatusCode::CREATED);
+        let expires_at: DateTime<Utc> = issued["upload"]["expires_at"].as_str().unwrap().parse().unwrap();
+        // Instants in answers have no fractions, and the store's clock has gone on since the start.
+        let missing = start + *after + TimeDelta::minutes(*minutes) - expires_at;
+        assert!((-30..=2).contains(&missing.num_seconds()), "{missing} of {minutes} min, after {after}");
+        assert_eq!(app.running.service.sessions.status().await.assumed, *sessions, "after {after}");
     }
     app.end().await;
 }

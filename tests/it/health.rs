@@ -1,13 +1,16 @@
 //! What operators, browsers and developers meet around the API.
 
+use std::collections::BTreeMap;
+
 use presignd::http::ErrorCode;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{AppOptions, Backend, Caller, Reply, Suite, TestApp};
+use crate::support::{AppOptions, Backend, Caller, Reply, Suite, TestApp, backend::BackendKind};
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("health_and_metrics_are_for_anybody", operations);
+    suite.on(&[BackendKind::Embedded], "every_metric_is_in_the_table_for_operators", documented);
     suite.everywhere("every_error_code_is_documented_where_its_type_points", documentation);
     suite.everywhere("browsers_of_allowed_origins_may_call", cors);
     suite.everywhere("every_answer_has_a_request_id", request_ids);
@@ -46,6 +49,33 @@ async fn operations(backend: Backend) {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
     }
+    app.end().await;
+}
+
+/// Names with their types and labels, in the table for operators.
+fn documented_metrics() -> BTreeMap<&'static str, (&'static str, &'static str)> {
+    let page = include_str!("../../docs/OPERATIONS.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `presignd_")?.split_once("` | "));
+    let metrics = rows.map(|(name, rest)| {
+        let mut cells = rest.split('|').map(str::trim);
+        (name, (cells.next().unwrap_or_default(), cells.next().unwrap_or_default()))
+    });
+    metrics.collect()
+}
+
+async fn documented(backend: Backend) {
+    let app = TestApp::start(&backend).await;
+    app.anonymous().get("/healthz").await.expect(StatusCode::OK);
+    let text = app.anonymous().get("/metrics").await.text();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE presignd_")?.split_once(' '));
+    let mut silent = documented_metrics();
+    for (name, kind) in types {
+        let (documented, _) = silent.remove(name).unwrap_or_else(|| panic!("{name} is not in docs/OPERATIONS.md"));
+        assert_eq!(documented, kind, "{name}");
+    }
+    // What has labels shows once it has counted.
+    let unknown: Vec<_> = silent.iter().filter(|(_, (_, labels))| labels.is_empty()).collect();
+    assert!(unknown.is_empty(), "no metric of the service: {unknown:?}");
     app.end().await;
 }
 
