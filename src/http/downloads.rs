@@ -26,6 +26,7 @@ pub(super) async fn issue(
     address: ClientAddress,
     body: JsonBody<IssueDownloadBody>,
 ) -> Result<HttpResponse, ApiError> {
+    let expires_in = body.value.expires_in;
     let permit = state.service.authorize_download(user.at(address), &body.value.validate()?).await?;
     if let Some(uses) = permit.uses {
         let ticket = state.service.issue_ticket(&permit, uses).await?;
@@ -35,9 +36,9 @@ pub(super) async fn issue(
     let url = match permit.intent.delivery {
         Delivery::Url | Delivery::Cdn => match state.service.hand_out(&permit, Method::Get).await? {
             HandOver::Url(url) | HandOver::Cdn(url) => url.into_url(),
-            _ => files::url(&state.base_url, &permit),
+            _ => files::url(&state.base_url, &permit, expires_in),
         },
-        Delivery::Redirect | Delivery::Stream | Delivery::Accel => files::url(&state.base_url, &permit),
+        Delivery::Redirect | Delivery::Stream | Delivery::Accel => files::url(&state.base_url, &permit, expires_in),
     };
     Ok(HttpResponse::Created().json(DownloadView::new(&permit, &url)))
 }

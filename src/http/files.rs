@@ -84,12 +84,16 @@ fn wanted(request: &HttpRequest, file: &FileFacts) -> Result<Option<Wanted>, Api
     }
 }
 
-/// Where the file of `permit` is delivered as it was asked for.
-pub(super) fn url(base_url: &str, permit: &Permit) -> String {
+/// Where the file of `permit` is delivered as it was asked for. `expires_in` is for a redirect's URL, in seconds.
+pub(super) fn url(base_url: &str, permit: &Permit, expires_in: Option<u32>) -> String {
     let Permit { intent, disposition, file_name, .. } = permit;
     let mut url = format!("{base_url}/api/v1/files/{}?delivery={}", intent.upload_id, intent.delivery);
     if *disposition == Disposition::Inline {
         url.push_str("&disposition=inline");
+    }
+    if let Some(expires_in) = expires_in {
+        url.push_str("&expires_in=");
+        url.push_str(&expires_in.to_string());
     }
     // The base URL of the settings is one, so it always parses.
     match (file_name, Url::parse(&url)) {

@@ -106,6 +106,12 @@ async fn redirected(backend: Backend) {
     let file = follow(&alice, &inline).await;
     assert_eq!(file.headers[header::CONTENT_DISPOSITION], "inline; filename=\"a.pdf\"");
 
+    // A URL that was asked for in JSON is good for as long as was asked for, also behind the redirect.
+    let brief = json!({ "upload_id": uploaded["id"], "expires_in": 7 });
+    let brief = alice.post("/api/v1/downloads", &brief).await.expect(StatusCode::CREATED);
+    let led = alice.get(brief["url"].as_str().unwrap().strip_prefix(&app.base()).unwrap()).await;
+    assert!(led.headers[header::LOCATION].to_str().unwrap().contains("X-Amz-Expires=7&"));
+
     // The network is the reader's.
     let elsewhere = follow(&app.user("alice").at("127.0.0.12"), &redirect).await;
     assert!(elsewhere.status.is_client_error(), "{elsewhere:?}");
