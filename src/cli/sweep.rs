@@ -16,6 +16,11 @@ use crate::{
 /// How often the bar follows.
 const FOLLOW: Duration = Duration::from_millis(100);
 
+/// Why nobody knows whether anything is still due.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; what is still due is left to the next sweep")]
+struct Interrupted;
+
 /// How to sweep.
 #[derive(Debug, Args)]
 pub(super) struct SweepArgs {
@@ -80,7 +85,7 @@ async fn sweep(sweeper: &Sweeper, once: bool, bar: &ProgressBar) -> Result<ExitC
     };
     let worked = tokio::select! {
         worked = work => worked,
-        () = stop.wait() => Ok(()),
+        () = stop.wait() => if once { Err(Interrupted.into()) } else { Ok(()) },
         () = follow => Ok(()),
     };
     bar.finish_and_clear();
