@@ -143,8 +143,15 @@ impl Config {
         }
         let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
             let key = error.path().to_string();
-            let problem = Problem::new(key.clone(), error.inner().message().trim_end());
-            ConfigError::one(places.find(&key), problem)
+            let place = places.find(&key);
+            let message = error.inner().message().trim_end();
+            let is_broken = variables.get(&place).is_some_and(|value| is_broken_toml(value));
+            let rule = if is_broken && message.starts_with("invalid type: string") {
+                "must be TOML: a list is written [\"a\", \"b\"], a table { key = \"value\" }".to_owned()
+            } else {
+                without_value(message)
+            };
+            ConfigError::one(place, Problem::new(key, rule))
         })?;
         let problems: Vec<_> =
             config.problems().into_iter().map(|problem| (places.find(&problem.key), problem)).collect();
@@ -251,12 +258,32 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// Text, unless it can only be meant as a TOML array or table.
+/// Text, unless it is a TOML array or table. `[::1]:8080` is text as well.
 fn environment_value(text: &str) -> toml::Value {
-    let parsed = if text.starts_with(['[', '{']) { toml::from_str(&format!("value = {text}")).ok() } else { None };
-    parsed
-        .and_then(|mut table: toml::Table| table.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(text.to_owned()))
+    array_or_table(text).unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+fn array_or_table(text: &str) -> Option<toml::Value> {
+    if !text.starts_with(['[', '{']) {
+        return None;
+    }
+    toml::from_str(&format!("value = {text}")).ok().and_then(|mut table: toml::Table| table.remove("value"))
+}
+
+/// Whether `text` was meant as an array or a table, and is none.
+fn is_broken_toml(text: &str) -> bool {
+    text.starts_with(['[', '{']) && array_or_table(text).is_none()
+}
+
+/// serde's `message` without the value that it quotes, which may be a secret in the wrong place:
+/// `invalid type: string "hunter2", expected a sequence`.
+fn without_value(message: &str) -> String {
+    let quotes = ["invalid type: ", "invalid value: "].into_iter().any(|prefix| message.starts_with(prefix));
+    let (true, Some((found, expected))) = (quotes, message.rsplit_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let found = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+    format!("{found}, expected {expected}")
 }
 
 fn set(table: &mut toml::Table, key: &[String], value: toml::Value) -> Result<(), String> {
@@ -356,6 +383,20 @@ secret = "0123456789abcdef0123456789abcdef"
             ("", "", &[("PRESIGND_SERVER__PORT", "1")], "PRESIGND_SERVER__PORT: server.port: unknown field"),
             ("", "", &[("PRESIGND_LOG__ACCESS", "maybe")], "PRESIGND_LOG__ACCESS: log.access: must be true or false"),
             ("", "", &[("DATABASE_URL", "mysql://x")], "DATABASE_URL: database.url: must be set"),
+            (
+                "",
+                "",
+                &[("PRESIGND_CALLBACK__KEYS", r#"[{"id":"k1","secret":"x"}]"#)],
+                "PRESIGND_CALLBACK__KEYS: callback.keys: must be TOML: a list is written",
+            ),
+            ("", "", &[("PRESIGND_DATABASE", "{ url = ")], "PRESIGND_DATABASE: database: must be TOML"),
+            ("", "", &[("PRESIGND_SERVER__LISTEN", "[::1]")], "PRESIGND_SERVER__LISTEN: server.listen: invalid socket"),
+            (
+                "",
+                "",
+                &[("PRESIGND_CALLBACK__KEYS", "k1")],
+                "PRESIGND_CALLBACK__KEYS: callback.keys: invalid type: string, expected a sequence",
+            ),
         ];
         for (from, to, variables, expected) in cases {
             let error = parse(&MINIMAL.replacen(from, to, 1), variables).unwrap_err();
@@ -369,5 +410,22 @@ secret = "0123456789abcdef0123456789abcdef"
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
         let short = MINIMAL.replacen("secret = \"0123456789abcdef0123456789abcdef\" }", "secret = \"hunter2\" }", 1);
         assert!(!parse(&short, &[]).unwrap_err().contains("hunter2"));
+        for (key, misplaced) in [
+            ("PRESIGND_CALLBACK__KEYS", r#"[{"id":"k1","secret":"hunter2"}]"#),
+            ("PRESIGND_CALLBACK__KEYS", r#"a, expected "hunter2", expected more"#),
+            ("PRESIGND_AUTH__ISSUERS", r#"[{ issuer = "https://id.example.com/", secret = "hunter2" }"#),
+            ("PRESIGND_AUTH", r#"{ issuers = "hunter2" }"#),
+            ("PRESIGND_DATABASE", r#"{ "url": "postgres://u:hunter2@db/x" }"#),
+            ("PRESIGND_EVENTS__TOKENS", "hunter2"),
+            ("PRESIGND_S3__STS", "hunter2"),
+        ] {
+            let error = parse(MINIMAL, &[(key, misplaced)]).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        for unquoted in ["7236541", "{ a = 7236541 }", "[7236541]", "true"] {
+            let wrong = MINIMAL.replace("\"0123456789abcdef0123456789abcdef\"", unquoted);
+            let error = parse(&wrong, &[]).unwrap_err();
+            assert!(error.contains("must be a string") && !error.contains("7236541"), "{error}");
+        }
     }
 }

@@ -23,9 +23,9 @@ use std::{
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::{Problem, duration};
+use super::{Problem, duration, secret};
 
 /// More than this is not clock skew but a way to use expired tokens.
 const MAX_LEEWAY: Duration = Duration::from_mins(5);
@@ -71,7 +71,7 @@ pub struct IssuerConfig {
     /// The only values of `alg` that are accepted.
     pub algorithms: Vec<Algorithm>,
     /// The secret shared with the issuer.
-    #[serde(deserialize_with = "deserialize_secret")]
+    #[serde(deserialize_with = "secret::deserialize_option")]
     pub secret: Option<SecretString>,
     /// A file that holds the shared secret; one line end after it is not part of it.
     pub secret_file: Option<PathBuf>,
@@ -281,12 +281,6 @@ fn is_loopback(url: &Url) -> bool {
 /// `scope-token` of RFC 6749 §3.3.
 fn is_scope_token(scope: &str) -> bool {
     !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-}
-
-fn deserialize_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
-    // An error of serde's own would quote what was found in place of a string.
-    let text = String::deserialize(deserializer).map_err(|_| serde::de::Error::custom("must be a string"))?;
-    Ok(Some(SecretString::from(text)))
 }
 
 #[cfg(test)]

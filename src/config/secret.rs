@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// For `#[serde(deserialize_with = …)]` on a [`SecretString`].
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
-    String::deserialize(deserializer).map(SecretString::from)
+    // An error of serde's own would quote what was found in place of a string.
+    let text = String::deserialize(deserializer).map_err(|_| D::Error::custom("must be a string"))?;
+    Ok(SecretString::from(text))
 }
 
 /// The same for an optional setting.
