@@ -412,8 +412,22 @@ fn inspection(config: &InspectionConfig) -> Result<Inspection, StartError> {
     Ok(Inspection::new(scanner, config))
 }
 
-/// Names what is allowed and may still surprise: URLs that end before their policy would have them end.
+/// Names what is allowed and may still surprise: addresses that nobody else can reach, and URLs that end before their
+/// policy would have them end.
 pub fn remarks(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
+    let mut remarks = short_sessions(document, config);
+    if config.server.public_url.is_none() && config.server.listen.ip().is_unspecified() {
+        let rule = format!(
+            "is not set, and server.listen has no address to go by: what answers say of this service's own URLs, such as \
+             callback.url and tickets, is {}, which works on this machine alone",
+            config.server.base_url()
+        );
+        remarks.push(Problem::new("server.public_url", rule));
+    }
+    remarks
+}
+
+fn short_sessions(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
     let Some(sts) = &config.s3.sts else { return Vec::new() };
     // A session is replaced when it is half over, so this is what every URL can count on.
     let certain = sts.session_duration / 2;
@@ -532,7 +546,7 @@ fn capability_facts(config: &Config) -> CapabilityFacts<'_> {
     CapabilityFacts {
         has_sts: config.s3.sts.is_some(),
         staged: &config.s3.stage,
-        has_origins: !config.server.cors_allowed_origins.is_empty(),
+        has_origins: !config.page_origins().is_empty(),
         has_url: false,
     }
 }

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use reqwest::Url;
 use serde::Deserialize;
 
 pub mod auth;
@@ -156,6 +157,18 @@ impl Config {
         let problems: Vec<_> =
             config.problems().into_iter().map(|problem| (places.find(&problem.key), problem)).collect();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+
+    /// The origins of the pages that use the bucket: those that may call this service, and its own page.
+    pub fn page_origins(&self) -> Vec<String> {
+        let mut origins = self.server.cors_allowed_origins.clone();
+        let own = Url::parse(&self.server.base_url()).map(|url| url.origin().ascii_serialization());
+        if let (true, Ok(own)) = (self.web.enabled, own)
+            && !origins.iter().any(|origin| origin == "*" || *origin == own)
+        {
+            origins.push(own);
+        }
+        origins
     }
 
     fn problems(&self) -> Vec<Problem> {

@@ -89,7 +89,7 @@ async fn tried(
         address: args.address,
         from_address: args.from_address,
         url: args.url.clone(),
-        origins: config.server.cors_allowed_origins.clone(),
+        origins: config.page_origins(),
         store_only: false,
     };
     let mut stop = StopSignals::listen()?;

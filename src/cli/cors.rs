@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use reqwest::Url;
 
 use super::{Failure, load, print};
-use crate::{domain::BucketCors, policy};
+use crate::{
+    config::server::{AN_ORIGIN, is_origin},
+    domain::BucketCors,
+    policy,
+};
 
 /// What to do about CORS.
 #[derive(Debug, Subcommand)]
@@ -38,7 +41,8 @@ pub(super) struct PrintArgs {
     /// The configuration file.
     #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
     config: PathBuf,
-    /// Origin of the pages; may be given several times. By default server.cors_allowed_origins.
+    /// Origin of the pages; may be given several times. By default server.cors_allowed_origins and, with web.enabled,
+    /// the page of this service.
     #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin)]
     origins: Vec<String>,
     /// The spelling.
@@ -57,18 +61,21 @@ enum Format {
 
 /// Why there are no rules to print.
 #[derive(Debug, thiserror::Error)]
-#[error("no page may call this service: server.cors_allowed_origins is empty; name the origins with --origin")]
+#[error(
+    "no page may call this service: server.cors_allowed_origins is empty, and web.enabled is false; name the origins with \
+     --origin"
+)]
 struct NoOrigin;
 
 pub(super) fn run(command: &CorsCommand) -> Result<(), Failure> {
     let CorsCommand::Print(args) = command;
     let config = load(&args.config)?;
     let document = policy::load(&config.policies.file, |_| Ok(()))?;
-    let origins = if args.origins.is_empty() { &config.server.cors_allowed_origins } else { &args.origins };
+    let origins = if args.origins.is_empty() { config.page_origins() } else { args.origins.clone() };
     if origins.is_empty() {
         return Err(NoOrigin.into());
     }
-    let cors = BucketCors::needed(&document, origins);
+    let cors = BucketCors::needed(&document, &origins);
     print(match args.format {
         Format::Aws => serde_json::to_string_pretty(&cors)?,
         Format::List => serde_json::to_string_pretty(&cors.rules)?,
@@ -76,12 +83,6 @@ pub(super) fn run(command: &CorsCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// As browsers write it in the `Origin` header, because stores compare the text.
 fn origin(text: &str) -> Result<String, String> {
-    let canonical = Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
-    if text == "*" || canonical.as_deref() == Some(text) && text.starts_with("http") {
-        return Ok(text.to_owned());
-    }
-    Err("must be \"*\" or an origin such as \"https://app.example.com\", in lower case and without a default port"
-        .to_owned())
+    if text == "*" || is_origin(text) { Ok(text.to_owned()) } else { Err(format!("must be \"*\" or {AN_ORIGIN}")) }
 }

@@ -18,7 +18,7 @@ use crate::{
     app::{self, Running, StartError},
     auth::{DevelopmentToken, mint_development_token},
     clock::Clock,
-    config::{Config, environment},
+    config::{Config, environment, server::url_of},
     dev::{DevError, EmbeddedPostgres, EmbeddedStore, StoreOptions},
 };
 
@@ -163,7 +163,7 @@ async fn start(args: &DevArgs, folder: &Path, stand_ins: &mut StandIns, runtime:
         let hint = if matches!(error, StartError::Listen { .. }) { "\n  --listen chooses another address" } else { "" };
         error_with(error, hint)
     })?;
-    print(banner(&format!("http://{}", running.address), &token, &config, stand_ins, args, folder));
+    print(banner(&url_of(running.address), &token, &config, stand_ins, args, folder));
     Ok(running)
 }
 

@@ -1,7 +1,7 @@
 //! `[server]`: where the service listens and how it sees its clients.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -74,7 +74,7 @@ impl Default for ServerConfig {
 impl ServerConfig {
     /// The public URL, or the one that follows from the listening address.
     pub fn base_url(&self) -> String {
-        self.public_url.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+        self.public_url.clone().unwrap_or_else(|| url_of(self.listen))
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {
@@ -101,22 +101,38 @@ impl ServerConfig {
             problems.push(Problem::new("server.request_timeout", "must be longer than 0"));
         }
         for (index, origin) in self.cors_allowed_origins.iter().enumerate() {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+            if origin != "*" && !is_origin(origin) {
                 let key = format!("server.cors_allowed_origins[{index}]");
-                problems.push(Problem::new(key, "must be \"*\" or an origin such as \"https://app.example.com\""));
+                problems.push(Problem::new(key, format!("must be \"*\" or {AN_ORIGIN}")));
             }
         }
         for (index, origin) in self.redirect_allowed_origins.iter().enumerate() {
-            // Compared byte for byte with what a page's URL says, so it has to be written as browsers write it.
-            let canonical = Url::parse(origin).ok().map(|url| url.origin().ascii_serialization());
-            if canonical.as_ref() != Some(origin) || !origin.starts_with("http") {
+            if !is_origin(origin) {
                 let key = format!("server.redirect_allowed_origins[{index}]");
-                let rule =
-                    "must be an origin such as \"https://app.example.com\", in lower case and without a default port";
-                problems.push(Problem::new(key, rule));
+                problems.push(Problem::new(key, format!("must be {AN_ORIGIN}")));
             }
         }
         problems
     }
+}
+
+/// The URL of what listens at `address`. Nobody can connect to the unspecified one, which is then this machine's own.
+pub(crate) fn url_of(mut address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("http://{address}")
+}
+
+/// What [`is_origin`] takes, for messages.
+pub(crate) const AN_ORIGIN: &str =
+    "an origin such as \"https://app.example.com\", in lower case and without a default port";
+
+/// Whether `text` is an origin of a page as browsers write it: it is compared byte for byte, by this service and by
+/// stores.
+pub(crate) fn is_origin(text: &str) -> bool {
+    let canonical = Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
+    canonical.as_deref() == Some(text) && text.starts_with("http")
 }

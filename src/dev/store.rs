@@ -25,14 +25,7 @@ mod sts;
 mod tests;
 mod volume;
 
-use std::{
-    convert::Infallible,
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response, StatusCode,
@@ -66,7 +59,7 @@ use self::{
     volume::Volume,
 };
 use super::DevError;
-use crate::clock::Clock;
+use crate::{clock::Clock, config::server::url_of};
 
 /// The largest file of a browser form: it is held in memory until its policy has been checked.
 pub const MAX_FORM_FILE_BYTES: u64 = 512 << 20;
@@ -147,7 +140,7 @@ impl EmbeddedStore {
                 options.role_arn,
                 runtime.clone(),
             ),
-            base_url: base_url(address),
+            base_url: url_of(address),
             runtime: runtime.clone(),
         });
         let (stop, stopping) = watch::channel(false);
@@ -157,7 +150,7 @@ impl EmbeddedStore {
 
     /// The URL of the store and of its STS, such as `http://127.0.0.1:9000`, without a slash at the end.
     pub fn endpoint(&self) -> String {
-        base_url(self.address)
+        url_of(self.address)
     }
 
     /// Stops accepting, lets running requests finish for a few seconds, and releases the data directory.
@@ -172,16 +165,6 @@ impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.server.abort();
     }
-}
-
-/// Clients connect to an address; the unspecified one is none.
-fn base_url(mut address: SocketAddr) -> String {
-    match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    format!("http://{address}")
 }
 
 async fn blocking<T: Send + 'static>(

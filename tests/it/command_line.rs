@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader, Read},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -26,6 +28,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.alone("what_is_not_a_command_exits_2", not_a_command);
     suite.alone("check_accepts_good_files", check_accepts);
     suite.alone("check_remarks_on_sessions_that_are_too_short", check_remarks);
+    suite.alone("check_remarks_on_addresses_that_nobody_can_reach", check_remarks_on_addresses);
     suite.alone("check_names_file_line_key_and_rule", check_refuses);
     suite.alone("policy_check_and_diff_say_what_they_found", policy_files);
     suite.alone("cors_print_follows_policies_and_origins", cors_print);
@@ -249,6 +252,21 @@ fn check_remarks() {
     assert!(found[0].starts_with("note: policy.default.upload: gives some URLs longer than 1h, "), "{found:?}");
 }
 
+/// As in the container image.
+fn check_remarks_on_addresses() {
+    let folder = files(CONFIG, POLICIES);
+    let notes = |variables: &[(&str, &str)]| -> Vec<String> {
+        let ended = run(&["check"], folder.path(), variables).expect(0);
+        ended.lines().iter().filter(|line| line.starts_with("note: ")).map(|line| (*line).to_owned()).collect()
+    };
+    let everywhere = ("PRESIGND_SERVER__LISTEN", "0.0.0.0:8081");
+    let found = notes(&[everywhere]);
+    assert!(found.len() == 1 && found[0].starts_with("note: server.public_url: is not set"), "{found:?}");
+    assert!(found[0].contains("http://127.0.0.1:8081"), "{found:?}");
+    assert_eq!(notes(&[everywhere, ("PRESIGND_SERVER__PUBLIC_URL", "https://files.example")]), Vec::<String>::new());
+    assert_eq!(notes(&[("PRESIGND_SERVER__LISTEN", "192.0.2.7:8080")]), Vec::<String>::new());
+}
+
 fn check_refuses() {
     let short = "secret = \"fedcba9876543210\"";
     let missing = "secret_file = \"/nonexistent/secret\"";
@@ -278,6 +296,15 @@ fn check_refuses() {
         ),
         ("[callback]", "[callback", "presignd.toml:8: syntax: "),
     ];
+    // Not Unicode, where a setting is meant to be, and where it is nobody's.
+    let folder = files(CONFIG, POLICIES);
+    let text = OsStr::from_bytes(b"\xff");
+    for (name, code, expected) in
+        [("PRESIGND_LOG__FORMAT", 1, "PRESIGND_LOG__FORMAT: log.format: "), ("PRESIGND_SERVICE_HOST", 0, "")]
+    {
+        let ended = ended(command(PROGRAM, &["check"], folder.path(), &[]).env(name, text)).expect(code);
+        assert!(ended.stderr.contains(expected), "{ended:?}");
+    }
     for (from, to, expected) in cases {
         assert!(CONFIG.contains(from), "{from}");
         let folder = files(&CONFIG.replacen(from, to, 1), POLICIES);
@@ -291,8 +318,24 @@ fn check_refuses() {
         ("PRESIGND_SERVER__PORT", "1", "PRESIGND_SERVER__PORT: server.port: unknown field"),
         ("PRESIGND_LOG__ACCESS", "maybe", "PRESIGND_LOG__ACCESS: log.access: must be true or false"),
         ("DATABASE_URL", "mysql://x", "DATABASE_URL: database.url: must be set"),
+        (
+            "PRESIGND_SERVER__CORS_ALLOWED_ORIGINS",
+            "[\"https://App.example\"]",
+            "server.cors_allowed_origins[0]: must be \"*\" or an origin such as \"https://app.example.com\", in lower case",
+        ),
+        (
+            "PRESIGND_SERVER__CORS_ALLOWED_ORIGINS",
+            "[\"https://app.example:443\"]",
+            "server.cors_allowed_origins[0]: must be \"*\" or an origin",
+        ),
+        (
+            "PRESIGND_CALLBACK__KEYS",
+            r#"[{"id": "k1", "secret": "hunter2"}]"#,
+            "PRESIGND_CALLBACK__KEYS: callback.keys: must be TOML: ",
+        ),
     ] {
         let ended = run(&["check"], folder.path(), &[(name, value)]).expect(1);
+        assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
         assert!(ended.stderr.contains(expected), "expected {expected:?}: {ended:?}");
     }
 
@@ -354,6 +397,15 @@ fn cors_print() {
     let configured = [("PRESIGND_SERVER__CORS_ALLOWED_ORIGINS", "[\"https://b.example\"]")];
     let printed = json(run(&["cors", "print"], &configured));
     assert_eq!(printed["CORSRules"][0]["AllowedOrigins"], serde_json::json!(["https://b.example"]));
+    // And the service's own page.
+    let page = [("PRESIGND_WEB__ENABLED", "true"), ("PRESIGND_SERVER__PUBLIC_URL", "https://files.example:8443/up")];
+    let origins =
+        |variables: &[(&str, &str)]| json(run(&["cors", "print"], variables))["CORSRules"][0]["AllowedOrigins"].clone();
+    assert_eq!(origins(&page), serde_json::json!(["https://files.example:8443"]));
+    let both = serde_json::json!(["https://b.example", "https://files.example:8443"]);
+    assert_eq!(origins(&[&page[..], &configured].concat()), both);
+    let all = [("PRESIGND_SERVER__CORS_ALLOWED_ORIGINS", "[\"*\"]")];
+    assert_eq!(origins(&[&page[..], &all].concat()), serde_json::json!(["*"]));
 }
 
 fn token_refusals() {

@@ -17,7 +17,9 @@ const ANY_ORIGIN: &str = "https://presignd-check.example";
 impl LiveCheck {
     pub(super) async fn try_cors(&self) -> Verdict {
         if self.options.origins.is_empty() {
-            return Verdict::untried("no page uses the bucket: server.cors_allowed_origins is empty");
+            return Verdict::untried(
+                "no page uses the bucket: server.cors_allowed_origins is empty, and web.enabled is false",
+            );
         }
         settled(self.ask_for_all().await)
     }
