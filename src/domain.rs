@@ -16,6 +16,7 @@ mod events;
 mod form_return;
 mod inspect;
 mod issue;
+mod known_uploads;
 mod live_check;
 mod maintain;
 mod multipart;

@@ -4,12 +4,14 @@
 //! confirmed upload whose object was not met is looked for by itself. How far it has come is in the database after each
 //! page, so that memory stays the same for any number of objects and an interrupted run goes on where it was.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{DomainError, Service};
+use super::{
+    DomainError, Service,
+    known_uploads::{KnownUploads, Unaccounted},
+};
 use crate::{
     db::{UploadAccount, drift::DriftRun},
     model::{IntentId, IntentState, ObjectKey},
@@ -18,9 +20,6 @@ use crate::{
 
 /// Confirmed uploads looked through at once.
 const WINDOW: i64 = 10_000;
-
-/// Before any upload was issued anywhere: 2026-01-01, in seconds since 1970.
-const FIRST_ISSUED: i64 = 1_767_225_600;
 
 /// What is done about drift.
 #[derive(Debug, Clone, Copy)]
@@ -176,7 +175,7 @@ impl Service {
         watch: &mut impl FnMut(DriftEvent<'_>),
     ) -> Result<Vec<IntentId>, DomainError> {
         let mut met = Vec::new();
-        let ledger = self.ledger_of(objects).await?;
+        let ledger = self.known_uploads(objects.iter().map(|object| object.key.as_str())).await?;
         for object in objects {
             counts.objects += 1;
             match ledger.standing(object, options.min_age) {
@@ -207,24 +206,12 @@ impl Service {
         Ok(met)
     }
 
-    /// What the database knows of the uploads that `objects` name.
-    async fn ledger_of(&self, objects: &[ListedObject]) -> Result<KnownUploads<'_>, DomainError> {
-        let ids: Vec<_> = objects.iter().flat_map(|object| IntentId::all_in(&object.key)).collect();
-        let uploads = self.database.upload_accounts(&ids).await?;
-        Ok(KnownUploads {
-            bucket: self.store.bucket(),
-            uploads: uploads.into_iter().map(|upload| (upload.id, upload)).collect(),
-            oldest: self.database.oldest_upload().await?,
-            now: self.clock.now(),
-        })
-    }
-
     /// Looks again, at the rows and at the object, and removes it if it is an orphan still.
     async fn remove_orphan(&self, listed: &ListedObject, min_age: Duration) -> Result<bool, DomainError> {
         let Ok(key) = ObjectKey::parse(listed.key.as_str()) else { return Ok(false) };
         let Some(head) = self.store.head(&key).await? else { return Ok(false) };
         let object = ListedObject { key: listed.key.clone(), etag: Some(head.etag), last_modified: head.last_modified };
-        let ledger = self.ledger_of(std::slice::from_ref(&object)).await?;
+        let ledger = self.known_uploads(std::iter::once(object.key.as_str())).await?;
         if !matches!(ledger.standing(&object, min_age), Standing::Orphan(..)) {
             return Ok(false);
         }
@@ -280,19 +267,10 @@ enum Standing {
     Orphan(Option<IntentId>, Option<IntentState>),
 }
 
-struct KnownUploads<'a> {
-    bucket: &'a str,
-    uploads: HashMap<IntentId, UploadAccount>,
-    oldest: Option<IntentId>,
-    now: DateTime<Utc>,
-}
-
 impl KnownUploads<'_> {
     fn standing(&self, object: &ListedObject, min_age: Duration) -> Standing {
         let Ok(key) = ObjectKey::parse(object.key.as_str()) else { return Standing::Foreign };
-        let ids = IntentId::all_in(&object.key);
-        let known = || ids.iter().filter_map(|id| self.uploads.get(id));
-        if let Some(upload) = known().find(|upload| upload.owns(self.bucket, &key)) {
+        if let Some(upload) = self.owners(&key).next() {
             return match upload.state {
                 IntentState::Issued | IntentState::Inspecting => Standing::Accounted,
                 IntentState::Confirmed if key == *upload.verified_key() => {
@@ -306,31 +284,11 @@ impl KnownUploads<'_> {
                 _ => self.unless_young(object, min_age, Standing::Orphan(Some(upload.id), Some(upload.state))),
             };
         }
-        // Beside an upload lies what others derived from it, such as a thumbnail. Into the staging area only this
-        // service's forms write.
-        if known().next().is_some() && !key.is_staged() {
-            return Standing::Foreign;
+        match self.unaccounted(&key, object.last_modified) {
+            Unaccounted::Forgotten(id) => Standing::Forgotten(id),
+            Unaccounted::LeftBehind(id) => self.unless_young(object, min_age, Standing::Orphan(id, None)),
+            Unaccounted::Foreign => Standing::Foreign,
         }
-        match ids.iter().find(|id| self.is_plausible(**id, object)) {
-            // An empty or another service's database must not make orphans of everything.
-            Some(id) if self.oldest.is_none_or(|oldest| *id < oldest) => Standing::Forgotten(*id),
-            Some(id) => self.unless_young(object, min_age, Standing::Orphan(Some(*id), None)),
-            None if key.is_staged() && self.oldest.is_some() => {
-                self.unless_young(object, min_age, Standing::Orphan(None, None))
-            }
-            None => Standing::Foreign,
-        }
-    }
-
-    /// Whether the id may be one that this service gave out and whose object this is. In a bucket of others' files,
-    /// named by their hashes, some look like one: those in longer runs of digits, and those of another time.
-    fn is_plausible(&self, id: IntentId, object: &ListedObject) -> bool {
-        let hex = id.hex();
-        let stands_alone = object.key.split(|c: char| !c.is_ascii_hexdigit()).any(|run| run == hex);
-        let from = DateTime::from_timestamp(FIRST_ISSUED, 0).unwrap_or_default();
-        // Clocks differ a little.
-        let until = object.last_modified.map_or(self.now, |at| at.min(self.now)) + TimeDelta::minutes(5);
-        stands_alone && id.issued_at().is_some_and(|at| (from..=until).contains(&at))
     }
 
     fn unless_young(&self, object: &ListedObject, min_age: Duration, standing: Standing) -> Standing {

@@ -1,14 +1,15 @@
 //! Multipart uploads that nobody will complete: the store keeps, and bills, their parts until somebody aborts them.
 
-use std::collections::HashMap;
-
 use chrono::TimeDelta;
 
 use super::Sweeper;
 use crate::{
     db::UploadAccount,
-    domain::DomainError,
-    model::{IntentId, IntentState},
+    domain::{
+        DomainError,
+        known_uploads::{KnownUploads, Unaccounted},
+    },
+    model::{IntentState, ObjectKey},
     s3::{MultipartMarker, OpenMultipart},
 };
 
@@ -49,17 +50,22 @@ impl Sweeper {
         let before = self.service.clock.now() - age;
         let (mut page, next) = self.service.store.open_multiparts(after).await?;
         page.retain(|multipart| multipart.initiated < before);
-        let ids: Vec<_> = page.iter().flat_map(|multipart| IntentId::all_in(&multipart.key)).collect();
-        let accounts = self.service.database.upload_accounts(&ids).await?;
-        let accounts: HashMap<_, _> = accounts.iter().map(|account| (account.id, account)).collect();
-        page.retain(|multipart| {
-            let ids = IntentId::all_in(&multipart.key);
-            // Others may use the bucket as well, and what they left lying is theirs.
-            !ids.is_empty()
-                && !ids.iter().any(|id| accounts.get(id).is_some_and(|account| is_wanted(account, multipart)))
-        });
+        if !page.is_empty() {
+            let known = self.service.known_uploads(page.iter().map(|multipart| multipart.key.as_str())).await?;
+            page.retain(|multipart| is_stale(&known, multipart));
+        }
         Ok((page, next))
     }
+}
+
+/// Whether `multipart`, which is old, is this service's and nobody's who will complete it.
+fn is_stale(known: &KnownUploads<'_>, multipart: &OpenMultipart) -> bool {
+    let Ok(key) = ObjectKey::parse(multipart.key.as_str()) else { return false };
+    let mut owners = known.owners(&key).peekable();
+    if owners.peek().is_some() {
+        return !owners.any(|owner| is_wanted(owner, multipart));
+    }
+    matches!(known.unaccounted(&key, Some(multipart.initiated)), Unaccounted::LeftBehind(_))
 }
 
 /// Whether it is the one that the client sends the parts of: the one of this service, or, by credentials, any of its own.

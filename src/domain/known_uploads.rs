@@ -1,0 +1,89 @@
+//! What the database knows of the uploads that keys in the bucket name. Others may use the bucket as well, and what is
+//! theirs stays.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{DomainError, Service};
+use crate::{
+    db::UploadAccount,
+    model::{IntentId, ObjectKey},
+};
+
+/// Before any upload was issued anywhere: 2026-01-01, in seconds since 1970.
+const FIRST_ISSUED: i64 = 1_767_225_600;
+
+/// The uploads that some keys name.
+pub(super) struct KnownUploads<'a> {
+    pub(super) bucket: &'a str,
+    pub(super) now: DateTime<Utc>,
+    uploads: HashMap<IntentId, UploadAccount>,
+    oldest: Option<IntentId>,
+}
+
+/// What lies under a key that no upload of the database accounts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unaccounted {
+    /// Left behind by this service, for an upload with that id where there is one.
+    LeftBehind(Option<IntentId>),
+    /// Of an upload older than all that the database knows.
+    Forgotten(IntentId),
+    /// Not this service's.
+    Foreign,
+}
+
+impl Service {
+    /// Looks up every upload that `keys` may name.
+    pub(super) async fn known_uploads(
+        &self,
+        keys: impl Iterator<Item = &str>,
+    ) -> Result<KnownUploads<'_>, DomainError> {
+        let ids: Vec<_> = keys.flat_map(IntentId::all_in).collect();
+        let uploads = self.database.upload_accounts(&ids).await?;
+        Ok(KnownUploads {
+            bucket: self.store.bucket(),
+            now: self.clock.now(),
+            uploads: uploads.into_iter().map(|upload| (upload.id, upload)).collect(),
+            oldest: self.database.oldest_upload().await?,
+        })
+    }
+}
+
+impl KnownUploads<'_> {
+    /// The uploads that have something under `key`.
+    pub(super) fn owners(&self, key: &ObjectKey) -> impl Iterator<Item = &UploadAccount> {
+        self.named_in(key).filter(|upload| upload.owns(self.bucket, key))
+    }
+
+    /// What was written to `key`, at `written_at` by the store's clock, if nobody is an owner.
+    pub(super) fn unaccounted(&self, key: &ObjectKey, written_at: Option<DateTime<Utc>>) -> Unaccounted {
+        // Beside an upload lies what others derived from it, such as a thumbnail. Into the staging area only this
+        // service's clients write.
+        if self.named_in(key).next().is_some() && !key.is_staged() {
+            return Unaccounted::Foreign;
+        }
+        match IntentId::all_in(key.as_str()).into_iter().find(|id| self.is_plausible(*id, key, written_at)) {
+            // An empty or another service's database must not make leftovers of everything.
+            Some(id) if self.oldest.is_none_or(|oldest| id < oldest) => Unaccounted::Forgotten(id),
+            Some(id) => Unaccounted::LeftBehind(Some(id)),
+            None if key.is_staged() && self.oldest.is_some() => Unaccounted::LeftBehind(None),
+            None => Unaccounted::Foreign,
+        }
+    }
+
+    fn named_in(&self, key: &ObjectKey) -> impl Iterator<Item = &UploadAccount> {
+        IntentId::all_in(key.as_str()).into_iter().filter_map(|id| self.uploads.get(&id))
+    }
+
+    /// Whether the id may be one that this service gave out and whose key this is. In a bucket of others' files, named by
+    /// their hashes, some look like one: those in longer runs of digits, and those of another time.
+    fn is_plausible(&self, id: IntentId, key: &ObjectKey, written_at: Option<DateTime<Utc>>) -> bool {
+        let hex = id.hex();
+        let stands_alone = key.as_str().split(|c: char| !c.is_ascii_hexdigit()).any(|run| run == hex);
+        let from = DateTime::from_timestamp(FIRST_ISSUED, 0).unwrap_or_default();
+        // Clocks differ a little.
+        let until = written_at.map_or(self.now, |at| at.min(self.now)) + TimeDelta::minutes(5);
+        stands_alone && id.issued_at().is_some_and(|at| (from..=until).contains(&at))
+    }
+}
