@@ -14,6 +14,7 @@ use crate::{
         revocations::{Revocation, RevocationFilter, RevocationTarget},
     },
     model::{AuditKind, IntentEvent, IntentId, Principal, Scope},
+    policy::Rules,
 };
 
 /// How long a revocation of another process may go unnoticed where nobody announces it. Only sessions wait for that:
@@ -114,7 +115,13 @@ impl Service {
             let shortest = graces.entry(policy).or_insert(rules.confirm_grace);
             *shortest = rules.confirm_grace.min(*shortest);
         }
-        let urls_live_until = self.database.urls_live_until(&target, revocation.issued_before, now, &graces).await?;
+        let known = self.database.urls_live_until(&target, revocation.issued_before, now, &graces).await;
+        // It is in force. An error would make its administrator think that it is not.
+        let urls_live_until = known.unwrap_or_else(|error| {
+            log::warn!("the end of what a revocation leaves is said later than it may be: {error}");
+            let longest = TimeDelta::from_std(Rules::MAX_EXPIRES_IN).unwrap_or(TimeDelta::days(7));
+            Some(revocation.issued_before.min(now) + longest)
+        });
         Ok(Revoked { revocation, urls_live_until })
     }
 
