@@ -18,6 +18,9 @@ const MONTHS_AHEAD: u32 = 3;
 /// find that a table is missing, and fails one of them.
 const LOCK: i64 = 0x7072_6573_7061_7274;
 
+/// Longest wait for the lock on a table, in milliseconds.
+const LOCK_TIMEOUT_MS: u32 = 300;
+
 impl Database {
     /// Makes the partitions of this month and the next three where they are missing. Safe to run from several processes
     /// at once.
@@ -52,9 +55,11 @@ fn months(now: DateTime<Utc>) -> impl Iterator<Item = NaiveDate> {
 fn create_statement(table: &str, month: NaiveDate) -> String {
     let next = month.checked_add_months(Months::new(1)).unwrap_or(month);
     let lowest_id = |day: NaiveDate| IntentId::lowest_at(day.and_time(NaiveTime::MIN).and_utc());
-    // One statement, and so one transaction for each table: locks on two of them are never held together.
+    // One statement, and so one transaction for each table: locks on two of them are never held together. Behind whoever
+    // waits for the lock on a table, everybody else waits who wants to use it, so nobody waits long for what is months
+    // ahead: a dump may hold it for hours.
     format!(
-        "DO $$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); \
+        "DO $$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); PERFORM set_config('lock_timeout', '{LOCK_TIMEOUT_MS}', true); \
          CREATE TABLE IF NOT EXISTS {table}_{} PARTITION OF {table} FOR VALUES FROM ('{}') TO ('{}'); END $$",
         month.format("%Y_%m"),
         lowest_id(month),
@@ -73,6 +78,7 @@ mod tests {
         assert_eq!(
             create_statement("upload_intents", NaiveDate::from_ymd_opt(2026, 12, 1).unwrap()),
             "DO $$ BEGIN PERFORM pg_advisory_xact_lock(8102650226074022516); \
+             PERFORM set_config('lock_timeout', '300', true); \
              CREATE TABLE IF NOT EXISTS upload_intents_2026_12 PARTITION OF upload_intents FOR VALUES FROM \
              ('01a22ee6-b000-0000-0000-000000000000') TO ('01a2ce8b-d400-0000-0000-000000000000'); END $$"
         );
