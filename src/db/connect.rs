@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use diesel::{ConnectionError, ConnectionResult, QueryResult};
+use chrono::{DateTime, Utc};
+use diesel::{ConnectionError, ConnectionResult, QueryResult, sql_types::Timestamptz};
 use diesel_async::{
     AsyncPgConnection,
     pooled_connection::{
@@ -23,14 +24,18 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 use secrecy::ExposeSecret as _;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::error::Elapsed};
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::DbError;
+use super::{DbError, error::is_read_only};
 use crate::config::DatabaseConfig;
 
 /// Longest wait for PostgreSQL to answer a new connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The most rows that are deleted at once.
+const BATCH: usize = 10_000;
 
 /// A connection checked out of a pool.
 pub(super) type Connection = Object<AsyncPgConnection>;
@@ -106,12 +111,35 @@ impl Database {
     ) -> Result<T, DbError> {
         self.require_schema()?;
         let mut connection = self.connection().await?;
-        if let Ok(done) = tokio::time::timeout(self.time_limit, work(&mut connection)).await {
-            return Ok(done?);
+        let done = tokio::time::timeout(self.time_limit, work(&mut connection)).await;
+        settle(connection, done)
+    }
+
+    /// Deletes the rows of `table` whose `column` is before `before`, some at a time: all at once may be more than one
+    /// statement has time for. Gives how many they were.
+    pub(super) async fn delete_in_batches(
+        &self,
+        table: &'static str,
+        column: &'static str,
+        before: DateTime<Utc>,
+    ) -> Result<usize, DbError> {
+        use diesel_async::RunQueryDsl as _;
+
+        let statement = format!(
+            "DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {column} < $1 LIMIT {BATCH}))"
+        );
+        let mut deleted = 0;
+        loop {
+            let batch = self
+                .query(async |connection| {
+                    diesel::sql_query(&statement).bind::<Timestamptz, _>(before).execute(connection).await
+                })
+                .await?;
+            deleted += batch;
+            if batch < BATCH {
+                return Ok(deleted);
+            }
         }
-        // The next one to get it would wait for the same answer.
-        drop(Object::take(connection));
-        Err(DbError::Unavailable("the database did not answer in time".to_owned()))
     }
 
     /// A connection for one of the ledger's writers.
@@ -138,21 +166,42 @@ impl Database {
         Err(DbError::Unavailable("the schema has not been looked at yet".to_owned()))
     }
 
-    /// Whether the database answers now.
+    /// Whether the database answers now, and can be written to.
     ///
     /// # Errors
     /// Says why not.
     pub async fn ping(&self) -> Result<(), DbError> {
         use diesel_async::RunQueryDsl as _;
 
-        self.query(async |connection| diesel::sql_query("SELECT 1").execute(connection).await).await?;
-        Ok(())
+        let question = "SELECT 1 WHERE current_setting('transaction_read_only') = 'off'";
+        match self.query(async |connection| diesel::sql_query(question).execute(connection).await).await? {
+            0 => Err(DbError::Unavailable("the database takes no writes".to_owned())),
+            _ => Ok(()),
+        }
     }
 
     /// Closes all connections once they are idle.
     pub fn close(&self) {
         self.queries.close();
         self.writers.close();
+    }
+}
+
+/// The outcome of what was `done` on `connection`, which nobody gets again where the next one would fare no better.
+pub(super) fn settle<T>(connection: Connection, done: Result<QueryResult<T>, Elapsed>) -> Result<T, DbError> {
+    match done {
+        Ok(Err(error)) => {
+            if is_read_only(&error) {
+                drop(Object::take(connection));
+            }
+            Err(error.into())
+        }
+        Ok(Ok(done)) => Ok(done),
+        Err(_) => {
+            // Whatever comes back on it later would be taken for the answer to the next statement.
+            drop(Object::take(connection));
+            Err(DbError::Unavailable("the database did not answer in time".to_owned()))
+        }
     }
 }
 
@@ -189,6 +238,10 @@ async fn connect(config: DatabaseConfig, tls: Arc<ClientConfig>) -> ConnectionRe
 pub(super) fn options(config: &DatabaseConfig) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
     let mut options: tokio_postgres::Config = config.url.expose_secret().parse()?;
     options.connect_timeout(CONNECT_TIMEOUT);
+    // After a failover a name may lead to the old primary for a while.
+    if !config.url.expose_secret().contains("target_session_attrs") {
+        options.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
     if options.get_application_name().is_none() {
         options.application_name("presignd");
     }

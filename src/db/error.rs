@@ -31,9 +31,10 @@ impl From<DieselError> for DbError {
                     | DatabaseErrorKind::ForeignKeyViolation
                     | DatabaseErrorKind::NotNullViolation
                     | DatabaseErrorKind::CheckViolation => Self::RowRefused(message),
-                    DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
-                        Self::Unavailable(message)
-                    }
+                    // The last is a server that was primary until a moment ago.
+                    DatabaseErrorKind::ClosedConnection
+                    | DatabaseErrorKind::UnableToSendCommand
+                    | DatabaseErrorKind::ReadOnlyTransaction => Self::Unavailable(message),
                     _ if is_transient(&message) => Self::Unavailable(message),
                     _ => Self::Failed(message),
                 }
@@ -42,6 +43,11 @@ impl From<DieselError> for DbError {
             _ => Self::Failed(error.to_string()),
         }
     }
+}
+
+/// Whether the connection that gave `error` leads to a server that writes nothing, and would be of no more use next time.
+pub(super) fn is_read_only(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _))
 }
 
 impl From<PoolError> for DbError {

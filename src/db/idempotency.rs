@@ -143,15 +143,9 @@ impl Database {
     /// Forgets keys older than [`RETENTION`].
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not answer; some may have been forgotten by then.
     pub async fn forget_old_idempotency_keys(&self, now: DateTime<Utc>) -> Result<usize, DbError> {
-        self.query(async |connection| {
-            diesel::delete(idempotency_keys::table)
-                .filter(idempotency_keys::created_at.lt(now - RETENTION))
-                .execute(connection)
-                .await
-        })
-        .await
+        self.delete_in_batches("idempotency_keys", "created_at", now - RETENTION).await
     }
 }
 

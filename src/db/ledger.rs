@@ -15,14 +15,15 @@ use std::{
 
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
-use diesel_async::pooled_connection::deadpool::Object;
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Semaphore, mpsc, oneshot},
     task::JoinHandle,
 };
 
-use super::{AccessEvent, Database, DbError, DownloadIntent, UploadIntent, access_events, downloads, uploads};
+use super::{
+    AccessEvent, Database, DbError, DownloadIntent, UploadIntent, access_events, connect::settle, downloads, uploads,
+};
 use crate::config::DatabaseConfig;
 
 /// Writes intents in groups. Cheap to clone.
@@ -316,12 +317,8 @@ impl<R: GroupRow> Writer<R> {
     async fn insert(&self, group: &[Entry<R>]) -> Result<(), DbError> {
         let rows: Vec<&R> = group.iter().flat_map(|entry| &entry.rows).map(AsRef::as_ref).collect();
         let mut connection = self.database.writer().await?;
-        let Ok(inserted) = tokio::time::timeout(self.time_limit, R::insert(&rows, &mut connection)).await else {
-            // Whatever comes back on this connection later would be taken for the answer to the next statement.
-            drop(Object::take(connection));
-            return Err(DbError::Unavailable("the database did not answer in time".to_owned()));
-        };
-        inserted?;
+        let inserted = tokio::time::timeout(self.time_limit, R::insert(&rows, &mut connection)).await;
+        settle(connection, inserted)?;
         self.counters.groups.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

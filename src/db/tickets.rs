@@ -230,14 +230,8 @@ impl Database {
     /// Forgets tickets that ended longer ago than [`RETENTION`].
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not answer; some may have been forgotten by then.
     pub async fn forget_old_tickets(&self, now: DateTime<Utc>) -> Result<usize, DbError> {
-        self.query(async |connection| {
-            diesel::delete(download_tickets::table)
-                .filter(download_tickets::expires_at.lt(now - RETENTION))
-                .execute(connection)
-                .await
-        })
-        .await
+        self.delete_in_batches("download_tickets", "expires_at", now - RETENTION).await
     }
 }

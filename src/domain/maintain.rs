@@ -15,14 +15,17 @@ impl Service {
     /// When the database does not answer.
     pub async fn maintain(&self) -> Result<(), DbError> {
         let now = self.clock.now();
-        let partitions = self.database.ensure_partitions(now).await;
-        let forgotten = self.database.forget_delivered_webhooks(now - self.outbox.retention()).await?;
-        log::debug!("maintenance: {forgotten} delivered webhooks removed");
-        let forgotten = self.database.forget_old_idempotency_keys(now).await?;
-        log::debug!("maintenance: {forgotten} outdated idempotency keys removed");
-        let forgotten = self.database.forget_old_tickets(now).await?;
-        log::debug!("maintenance: {forgotten} outdated tickets removed");
-        partitions
+        let mut outcome = self.database.ensure_partitions(now).await;
+        // What fails keeps back nothing else.
+        for (what, forgotten) in [
+            ("delivered webhooks", self.database.forget_delivered_webhooks(now - self.outbox.retention()).await),
+            ("outdated idempotency keys", self.database.forget_old_idempotency_keys(now).await),
+            ("outdated tickets", self.database.forget_old_tickets(now).await),
+        ] {
+            let forgotten = forgotten.map(|forgotten| log::debug!("maintenance: {forgotten} {what} removed"));
+            outcome = outcome.and(forgotten);
+        }
+        outcome
     }
 
     /// A round now and one every hour, until the task is ended.

@@ -31,6 +31,9 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.with_own_postgres("a_restarted_database_costs_no_answered_upload", |backend: Backend| {
         database::restarted(backend, Stop::Fast)
     });
+    suite.with_own_postgres("a_database_that_takes_no_writes_is_unavailable", database::read_only);
+    suite.with_own_postgres("a_partition_that_has_to_wait_keeps_nobody_waiting", database::partitions_wait);
+    suite.with_own_postgres("a_revocation_is_told_though_its_end_cannot_be", database::revocation_without_end);
     suite.with_own_postgres("a_start_without_database_becomes_ready_with_it", database::absent_at_start);
     suite.everywhere("a_database_that_hangs_is_answered_in_bounded_time", database::hangs);
     suite.everywhere("late_answers_of_a_slow_database_are_nobody_elses", database::slow);

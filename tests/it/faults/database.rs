@@ -2,10 +2,12 @@
 
 use std::{
     os::unix::fs::PermissionsExt as _,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{FutureExt as _, future::join_all};
 use presignd::{
     clock::Clock,
@@ -18,11 +20,15 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::RECOVERY;
-use crate::support::{
-    AppOptions, Backend, Caller, ChaosProxy, Reply, TestApp,
-    load::{Answer, Load, all_issued_are_recorded, eventually},
-    services::postgres::{Postgres, Stop},
-    suite::own_postgres,
+use crate::{
+    audit::{administrator, with_admin},
+    revocations,
+    support::{
+        AppOptions, Backend, Caller, ChaosProxy, Reply, TestApp,
+        load::{Answer, Load, all_issued_are_recorded, eventually},
+        services::postgres::{Postgres, Stop},
+        suite::own_postgres,
+    },
 };
 
 const DATABASE: &str = "presignd";
@@ -89,6 +95,99 @@ pub(super) async fn restarted(backend: Backend, how: Stop) {
     let answers = load.end().await;
     says_unavailable(&answers);
     all_issued_are_recorded(&answers, &postgres.url(DATABASE), &backend.runtime).await;
+    app.end().await;
+}
+
+/// As an old primary is after a failover, to which the connections still lead.
+pub(super) async fn read_only(backend: Backend) {
+    let (_folder, postgres) = stoppable_postgres();
+    let app = start_on(&backend, &postgres).await;
+    let alice = app.user("alice");
+    alice.issue("a.txt", b"bytes", &json!({})).await;
+    let set = |read_only: &str| {
+        postgres.psql(DATABASE, &format!("ALTER SYSTEM SET default_transaction_read_only = {read_only}")).unwrap();
+        postgres.psql(DATABASE, "SELECT pg_reload_conf()").unwrap();
+    };
+    set("on");
+    readiness(&alice, StatusCode::SERVICE_UNAVAILABLE, "unavailable").await;
+    let body = json!({ "original_file_name": "a.txt", "file_size": 5 });
+    // On connections from before, and where there is none left.
+    for _ in 0..4 {
+        let refused = alice.post("/api/v1/uploads", &body).await;
+        refused.expect_problem(503, "database_unavailable");
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+    set("off");
+    readiness(&alice, StatusCode::OK, "ok").await;
+    alice.issue("a.txt", b"bytes", &json!({})).await;
+    app.end().await;
+}
+
+/// A transaction of somebody else, which goes on until this is dropped.
+struct Transaction(Arc<Postgres>);
+
+impl Transaction {
+    const IS_IT: &str = "query LIKE '%the transaction of a test%' AND pid <> pg_backend_pid()";
+
+    async fn begin(postgres: &Arc<Postgres>, statement: &str) -> Self {
+        let text = format!("BEGIN; {statement}; SELECT pg_sleep(120) /* the transaction of a test */");
+        let client = Arc::clone(postgres);
+        // It ends with an error, because its connection does.
+        thread::spawn(move || client.psql(DATABASE, &text));
+        let asleep = format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND {}", Self::IS_IT);
+        eventually(RECOVERY, async || (postgres.psql(DATABASE, &asleep).unwrap() == "1").then_some(())).await;
+        Self(Arc::clone(postgres))
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let end = format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {}", Self::IS_IT);
+        self.0.psql(DATABASE, &end).expect("it ends");
+    }
+}
+
+/// A dump reads tables for hours, and a new partition wants them for itself.
+pub(super) async fn partitions_wait(backend: Backend) {
+    let (_folder, postgres) = stoppable_postgres();
+    let postgres = Arc::new(postgres);
+    let app = start_on(&backend, &postgres).await;
+    let database = &app.running.service.database;
+    let next_year = Clock::System.now() + TimeDelta::days(365);
+    let dump = Transaction::begin(&postgres, "SELECT count(*) FROM upload_intents").await;
+    let began = Instant::now();
+    let alice = app.user("alice");
+    let (made, ()) = tokio::join!(database.ensure_partitions(next_year), async {
+        for _ in 0..20 {
+            alice.issue("a.txt", b"bytes", &json!({})).await;
+        }
+    });
+    // For each of four months it waits for less than a statement may take.
+    assert!(made.unwrap_err().to_string().contains("lock timeout"));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(dump);
+    database.ensure_partitions(next_year).await.expect("nobody is in the way");
+    app.end().await;
+}
+
+pub(super) async fn revocation_without_end(backend: Backend) {
+    let (_folder, postgres) = stoppable_postgres();
+    let postgres = Arc::new(postgres);
+    let mut options = with_admin();
+    options.settings.push_str("\n[database]\nstatement_timeout = \"500ms\"");
+    let url = postgres.url(DATABASE);
+    let app =
+        TestApp::start_altered(&backend, options, async |settings| settings["database"]["url"] = url.into()).await;
+    let alice = app.user("alice");
+    let issued = alice.issue("a.txt", b"bytes", &json!({ "method": "put" })).await;
+    let elsewhere = Transaction::begin(&postgres, "LOCK TABLE download_intents").await;
+    let everything = json!({ "issued_before": Clock::System.now() });
+    let revoked = administrator(&app).post(revocations::PATH, &everything).await.expect(StatusCode::OK);
+    let end: DateTime<Utc> = revoked["urls_live_until"].as_str().unwrap().parse().unwrap();
+    let days = (end - Clock::System.now()).num_hours();
+    assert!((167..=168).contains(&days), "no URL is good for longer than seven days: {end}");
+    alice.complete(&issued).await.expect_problem(410, "revoked");
+    drop(elsewhere);
     app.end().await;
 }
 
