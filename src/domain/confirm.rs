@@ -174,9 +174,13 @@ impl Service {
         let copy = intent.object_key.copied(&attempt()?).map_err(DomainError::NoKey)?;
         self.database.begin_copy(intent.id, &copy, self.clock.now()).await?;
         let verdict = if self.store.copy(&intent.object_key, arrived, &copy).await? {
-            match self.store.head(&copy).await? {
-                Some(head) => self.verdict(intent, &copy, head).await?,
-                None => None,
+            match self.verdict_on_copy(intent, &copy).await {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    // The next attempt makes another: one whose reading fails for good would fill the bucket.
+                    self.tidy_after(intent, &copy, None).await;
+                    return Err(error);
+                }
             }
         } else {
             None
@@ -187,6 +191,13 @@ impl Service {
         };
         self.tidy_after(intent, &copy, outcome.as_ref()).await;
         Ok(outcome)
+    }
+
+    async fn verdict_on_copy(&self, intent: &UploadIntent, copy: &ObjectKey) -> Result<Option<Verdict>, DomainError> {
+        match self.store.head(copy).await? {
+            Some(head) => self.verdict(intent, copy, head).await,
+            None => Ok(None),
+        }
     }
 
     /// Removes what a confirmation leaves behind: the staged object where its copy was confirmed, the copy where it
