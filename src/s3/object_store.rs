@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use tokio::{
     runtime::Handle,
     sync::{OnceCell, Semaphore},
+    task::{AbortHandle, JoinHandle},
 };
 
 use super::{
@@ -166,7 +167,7 @@ impl ObjectStore {
             }
             Ok(context.finish().as_ref().try_into().ok().map(Sha256Digest::from_bytes))
         };
-        self.on_main(ObjectBody::OPERATION, read).await?
+        self.on_main_while_wanted(ObjectBody::OPERATION, read).await?
     }
 
     /// The first `length` bytes of the object, fewer when it is shorter; `None` when the object is gone or is no longer
@@ -190,7 +191,7 @@ impl ObjectStore {
             bytes.truncate(length);
             Ok(Some(bytes))
         };
-        self.on_main(ObjectBody::OPERATION, read).await?
+        self.on_main_while_wanted(ObjectBody::OPERATION, read).await?
     }
 
     /// The object's bytes, to be read on the main runtime; `None` when the object is gone or is no longer the one with
@@ -237,11 +238,28 @@ impl ObjectStore {
         answer.map(|_| ()).map_err(|error| S3Error::from_sdk(OPERATION, &error))
     }
 
+    /// Does `work` on the main runtime, whoever still waits for it.
     pub(super) async fn on_main<T: Send + 'static>(
         &self,
         operation: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, S3Error> {
+        joined(operation, self.spawn(work)).await
+    }
+
+    /// The same for what is of use only to who waits: it ends when nobody does. A read of a large object for a client
+    /// that has gone would keep back those of others.
+    async fn on_main_while_wanted<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, S3Error> {
+        let task = self.spawn(work);
+        let _ends = AbortOnDrop(task.abort_handle());
+        joined(operation, task).await
+    }
+
+    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         let (pace, counted) = (self.pace.clone(), UnderWay::begin(&self.under_way));
         // A task of its own goes on when nobody waits for it any more, and is under way until it ends.
         let paced = async move {
@@ -252,10 +270,20 @@ impl ObjectStore {
             drop(counted);
             done
         };
-        self.runtime
-            .spawn(paced)
-            .await
-            .map_err(|_| S3Error::Unavailable { operation, reason: "the service is stopping".to_owned() })
+        self.runtime.spawn(paced)
+    }
+}
+
+async fn joined<T>(operation: &'static str, task: JoinHandle<T>) -> Result<T, S3Error> {
+    task.await.map_err(|_| S3Error::Unavailable { operation, reason: "the service is stopping".to_owned() })
+}
+
+/// Ends a task with whoever waits for it.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
