@@ -130,6 +130,10 @@ impl Sweeper {
     /// Looks at one upload, and says when to look again. A failure postpones.
     async fn look(&self, upload: UploadIntent, lease_end: DateTime<Utc>) {
         let id = upload.id;
+        // Somebody else has taken it by now, and would copy and read the same.
+        if self.service.clock.now() >= lease_end {
+            return;
+        }
         self.progress().looked();
         let pause = pause(upload.expires_at, self.service.clock.now());
         let next = match self.attend_to(upload).await {
