@@ -56,9 +56,13 @@ impl S3Error {
                 let status = service.raw().status().as_u16();
                 let code = service.err().code().unwrap_or("no code");
                 let reason = format!("{status} {code}: {}", service.err().message().unwrap_or("no message"));
-                // 429 and SlowDown (503) ask for patience; 4xx besides, and 501, will be the same next time.
-                if (status >= 500 && status != 501) || status == 429 || matches!(code, "RequestTimeout" | "Throttling")
-                {
+                // 429 and SlowDown (503) ask for patience; 4xx besides, and 501, will be the same next time. What takes
+                // long, such as a copy, may fail after its 200 has been sent: then the code alone tells.
+                let asks_for_patience = matches!(
+                    code,
+                    "RequestTimeout" | "Throttling" | "InternalError" | "SlowDown" | "ServiceUnavailable"
+                );
+                if (status >= 500 && status != 501) || status == 429 || asks_for_patience {
                     Self::Unavailable { operation, reason }
                 } else {
                     Self::Refused { operation, reason }
@@ -82,6 +86,42 @@ impl S3Error {
                 Self::Unavailable { operation, reason: kind.to_owned() }
             }
             _ => Self::Unavailable { operation, reason: "the answer made no sense".to_owned() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::{
+        config::http::HttpResponse, error::ErrorMetadata, operation::copy_object::CopyObjectError, primitives::SdkBody,
+    };
+
+    use super::*;
+
+    fn sorted(status: u16, code: &str) -> S3Error {
+        let error = CopyObjectError::generic(ErrorMetadata::builder().code(code).build());
+        let answer = HttpResponse::new(status.try_into().unwrap(), SdkBody::empty());
+        S3Error::from_sdk("CopyObject", &SdkError::service_error(error, answer))
+    }
+
+    #[test]
+    fn what_may_work_later_is_told_from_what_will_not() {
+        for (status, code) in [
+            (500, "InternalError"),
+            (503, "SlowDown"),
+            (429, "TooManyRequests"),
+            (400, "RequestTimeout"),
+            // After the 200 of what takes long.
+            (200, "InternalError"),
+            (200, "SlowDown"),
+            (200, "ServiceUnavailable"),
+        ] {
+            assert!(matches!(sorted(status, code), S3Error::Unavailable { .. }), "{status} {code}");
+        }
+        for (status, code) in
+            [(403, "AccessDenied"), (404, "NoSuchBucket"), (501, "NotImplemented"), (200, "InvalidRequest")]
+        {
+            assert!(matches!(sorted(status, code), S3Error::Refused { .. }), "{status} {code}");
         }
     }
 }
