@@ -143,7 +143,8 @@ impl PublishedKeys {
             return Err(AuthError::UnknownKey);
         }
         let Some(mut finished) = self.shared.want(id, &self.finished) else {
-            return Err(self.shared.absent());
+            // A fetch may have ended since the keys were looked at, and be why another would be too soon.
+            return self.known(id, algorithm).unwrap_or_else(|| Err(self.shared.absent()));
         };
         if finished.changed().await.is_err() {
             return Err(AuthError::KeysUnavailable);
