@@ -88,7 +88,7 @@ impl TryFrom<String> for TopicArn {
 
 impl Default for EventsConfig {
     fn default() -> Self {
-        Self { tokens: Vec::new(), body_limit: ByteSize::from_bytes(16 << 20), check_source_address: true, sns: None }
+        Self { tokens: Vec::new(), body_limit: ByteSize::from_bytes(16 << 20), check_source_address: false, sns: None }
     }
 }
 
