@@ -8,6 +8,9 @@ const FILES_AT_ONCE = 3;
 /** How often numbers on the page change, in milliseconds. */
 const REFRESH = 250;
 
+/** How often it is asked what became of uploads that are being inspected, in milliseconds. */
+const LOOK_AGAIN = 3000;
+
 /** How long a file that the page has fetched stays at hand for the browser to save, in milliseconds. */
 const RELEASE_AFTER = 60_000;
 
@@ -188,9 +191,10 @@ class Transfer {
   async start() {
     this.#enter("uploading");
     this.#cut = new AbortController();
+    // This run's own: after a pause, the next may have begun before this one ends.
+    const { signal } = this.#cut;
     this.#rate.restart(this.loaded);
     try {
-      const { signal } = this.#cut;
       const options = { signal, store: unfinished, onIssued: (upload) => this.#issued(upload) };
       const upload = await client.upload(this.file, {
         ...options,
@@ -201,7 +205,7 @@ class Transfer {
       announce(`${this.file.name}: uploaded`);
       files.reload();
     } catch (error) {
-      if (this.#cut.signal.aborted) return;
+      if (signal.aborted) return;
       if (error instanceof PresigndError && error.status === 401) signOut("The token is not valid any more.");
       this.note = reason(error);
       this.#enter("failed");
@@ -335,15 +339,18 @@ const queue = {
 
 /** Gives an upload up, at the service and in this browser. */
 async function discard(id) {
+  let failure;
   try {
     await client.abort(id);
   } catch (error) {
     // Confirmed or settled meanwhile: the list shows as what.
-    if (!(error instanceof PresigndError && ["invalid_state", "not_found"].includes(error.code))) complain(error);
+    if (!(error instanceof PresigndError && ["invalid_state", "not_found"].includes(error.code))) failure = error;
   }
   unfinished.forget(id);
   showUnfinished();
-  files.reload();
+  // Before the complaint, which it would take away.
+  await files.reload();
+  if (failure) complain(failure);
 }
 
 function showUnfinished() {
@@ -384,6 +391,7 @@ const files = {
   cursor: undefined,
   /** Only the latest request may change the list. */
   request: 0,
+  timer: undefined,
 
   reload() {
     return this.load(undefined);
@@ -391,6 +399,7 @@ const files = {
 
   async load(cursor) {
     const request = ++this.request;
+    clearTimeout(this.timer);
     try {
       const state = $("state").value || undefined;
       const page = await client.listUploads({ limit: 20, ...(state && { state }), ...(cursor && { cursor }) });
@@ -402,8 +411,27 @@ const files = {
       $("more").hidden = this.cursor === undefined;
       $("uploads-empty").hidden = $("upload-list").childElementCount > 0;
       $("alert").textContent = "";
-      // A scanner's verdict comes by itself.
-      if (page.uploads.some((upload) => upload.state === "inspecting")) setTimeout(() => this.reload(), 3000);
+      this.watch();
+    } catch (error) {
+      complain(error);
+    }
+  },
+
+  /** A scanner's verdict comes by itself. */
+  watch() {
+    if (inspected().length > 0) this.timer = setTimeout(() => this.look(), LOOK_AGAIN);
+  },
+
+  /** Looks for verdicts. Only their rows change: people may be at any other, and have more of them shown. */
+  async look() {
+    const { request } = this;
+    try {
+      for (const row of inspected()) {
+        const upload = await client.getUpload(row.dataset.id);
+        if (request !== this.request) return;
+        if (upload.state !== "inspecting") row.replaceWith(this.row(upload));
+      }
+      this.watch();
     } catch (error) {
       complain(error);
     }
@@ -412,7 +440,7 @@ const files = {
   row(upload) {
     const row = $("upload-row").content.cloneNode(true);
     const find = (name) => row.querySelector(name);
-    row.firstElementChild.dataset.state = upload.state;
+    Object.assign(row.firstElementChild.dataset, { id: upload.id, state: upload.state });
     find(".name").textContent = upload.original_file_name;
     find(".badge").textContent = STATES[upload.state] ?? upload.state;
     find(".text").textContent = `${bytes(upload.file_size)} · ${date(upload.created_at)}`;
@@ -433,12 +461,18 @@ const files = {
       const issued = await client.downloadUrl(upload.id);
       if (needsToken(issued)) {
         // No link can send the token, so the page fetches the file. Browsers keep large blobs on the disk.
-        const file = await (await client.download(upload.id)).blob();
+        const response = await client.download(upload.id);
+        const file = await response.blob().catch((cause) => {
+          throw new PresigndError("network_error", "The file broke off", { cause });
+        });
         const url = URL.createObjectURL(file);
-        save(url, upload.original_file_name);
+        follow({ href: url, download: upload.original_file_name });
         setTimeout(() => URL.revokeObjectURL(url), RELEASE_AFTER);
       } else {
-        save(issued.url, upload.original_file_name);
+        // In a tab of its own: to leave this page ends its uploads, and an error of the store would take its place. Too
+        // long after the click, browsers take such a tab for a popup and open none.
+        const target = navigator.userActivation?.isActive === false ? "_self" : "_blank";
+        follow({ href: issued.url, target, rel: "noopener" });
       }
     } catch (error) {
       complain(error);
@@ -448,11 +482,14 @@ const files = {
   },
 };
 
-function save(url, name) {
-  const link = document.createElement("a");
-  link.href = url;
-  link.download = name;
-  link.click();
+/** The rows of the list whose verdict is not there yet. */
+function inspected() {
+  return [...$("upload-list").querySelectorAll('[data-state="inspecting"]')];
+}
+
+/** Follows a link with these attributes. */
+function follow(attributes) {
+  Object.assign(document.createElement("a"), attributes).click();
 }
 
 function complain(error) {
@@ -464,6 +501,7 @@ function complain(error) {
 
 function signOut(why) {
   sessionStorage.removeItem(TOKEN);
+  clearTimeout(files.timer);
   for (const transfer of queue.transfers) if (transfer.open && transfer.state !== "paused") transfer.pause();
   showPage(null, why);
 }
