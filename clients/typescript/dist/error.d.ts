@@ -10,8 +10,9 @@ export type FieldError = NonNullable<Problem["errors"]>[number];
  * - `unexpected_answer`: something that is not the service has answered, such as a proxy.
  * - `file_unreadable`: the file has changed or gone since it was picked.
  * - `digest_unavailable`: a digest is required, and this page came by plain HTTP, where browsers compute none.
+ * - `method_unsupported`: the policy has files sent with credentials, which this client does not do.
  */
-export type ErrorCode = Problem["code"] | "network_error" | "storage_error" | "unexpected_answer" | "file_unreadable" | "digest_unavailable";
+export type ErrorCode = Problem["code"] | "network_error" | "storage_error" | "unexpected_answer" | "file_unreadable" | "digest_unavailable" | "method_unsupported";
 interface Details {
     status?: number;
     detail?: string | undefined;
@@ -41,4 +42,6 @@ export declare class PresigndError extends Error {
 }
 /** The error that `response`, an answer of the service, is. */
 export declare function errorOf(response: Response): Promise<PresigndError>;
+/** What `response`, a success, says. A page in the service's place, such as a proxy's, may be a success as well. */
+export declare function answerOf<T>(response: Response, signal?: AbortSignal): Promise<T>;
 export {};

@@ -36,13 +36,26 @@ async function errorOf(response) {
   try {
     const problem = await response.json();
     if (problem.code) {
-      const { detail, errors: fields, request_id: requestId2 } = problem;
-      return new PresigndError(problem.code, problem.title, { ...details, detail, fields, requestId: requestId2 });
+      const { detail, errors: fields, request_id: requestId } = problem;
+      return new PresigndError(problem.code, problem.title, { ...details, detail, fields, requestId });
     }
   } catch {
   }
-  const requestId = response.headers.get("x-request-id") ?? void 0;
-  return new PresigndError("unexpected_answer", `An answer with status ${response.status}`, { ...details, requestId });
+  return unexpected(response, details);
+}
+async function answerOf(response, signal) {
+  try {
+    return await response.json();
+  } catch (cause) {
+    signal?.throwIfAborted();
+    if (cause instanceof SyntaxError) throw unexpected(response, { status: response.status, cause });
+    throw new PresigndError("network_error", "The answer broke off", { cause });
+  }
+}
+function unexpected({ status, headers }, details) {
+  const requestId = headers.get("x-request-id") ?? void 0;
+  const title = `An answer with status ${status} that is not the service's`;
+  return new PresigndError("unexpected_answer", title, { ...details, requestId });
 }
 function seconds(value) {
   if (!value) return void 0;
@@ -122,7 +135,7 @@ var Api = class {
         response = await this.#ask(method, path, call, true);
       }
       if (!response.ok) throw await errorOf(response);
-      return await response.json();
+      return answerOf(response);
     };
     return retry({ ...this.retries, signal: call.signal }, attempt, call.again);
   }
@@ -141,6 +154,7 @@ var Api = class {
   }
   async #ask(method, path, call, refused) {
     const authorization = await this.#authorization(refused);
+    call.signal?.throwIfAborted();
     const cut = new AbortController();
     const abort = () => cut.abort();
     const timer = setTimeout(abort, call.timeout ?? TIMEOUT);
@@ -281,18 +295,18 @@ var Run = class {
   async finish() {
     this.#options.signal?.throwIfAborted();
     try {
-      const resumed = await this.#resume();
-      if (resumed && !("upload" in resumed)) return await this.#settled(resumed);
-      this.#grant = resumed ?? await this.#issue();
-      await this.#options.onIssued?.(this.#grant);
-      return await this.#settled(await this.#sendAndConfirm(resumed !== void 0));
+      const upload2 = await this.#resume() ?? await this.#run(await this.#issue(), false);
+      await this.#forget();
+      this.#arrived = this.#file.size;
+      this.#report();
+      return upload2;
     } catch (error) {
       if (isOver(error)) await this.#forget();
       throw error;
     }
   }
   async #issue() {
-    const { type, policy, method, metadata, checksumSha256, store } = this.#options;
+    const { type, policy, method, metadata, checksumSha256 } = this.#options;
     const body = {
       original_file_name: this.#name,
       file_size: this.#file.size,
@@ -303,35 +317,46 @@ var Run = class {
       checksum_sha256: checksumSha256
     };
     const ask = (more = {}) => this.#post("", { body: { ...body, ...more }, headers: { "idempotency-key": randomKey() } });
-    const grant = await ask().catch(async (error) => {
+    return ask().catch(async (error) => {
       const isRequired = error instanceof PresigndError && error.fields.some(({ field }) => field === "checksum_sha256");
       if (!isRequired || checksumSha256) throw error;
       return ask({ checksum_sha256: await sha256(this.#file) });
     });
-    const remembered = { id: grant.id, name: this.#name, size: this.#file.size };
-    await store?.setItem(this.#key, JSON.stringify(remembered));
-    return grant;
   }
-  /** The remembered upload with fresh URLs; as it is, when it was confirmed meanwhile; or none. */
+  /** The remembered upload, taken up again; or none, when there is none, or nothing is left of it to go on with. */
   async #resume() {
     const remembered = await this.#options.store?.getItem(this.#key);
-    if (!remembered) return void 0;
-    const id = idIn(remembered);
+    const id = remembered && idIn(remembered);
     if (!id) return void 0;
+    const upload2 = await this.#takeUp(id);
+    if (!upload2) await this.#forget();
+    return upload2;
+  }
+  async #takeUp(id) {
+    let grant;
     try {
-      return await this.#post(`/${id}/renew`);
+      grant = await this.#post(`/${id}/renew`);
     } catch (error) {
       if (!isOver(error)) throw error;
       if (error.code !== "invalid_state") return void 0;
       const upload2 = await this.#get(`/${id}`);
       return upload2.state === "confirmed" || upload2.state === "inspecting" ? upload2 : void 0;
     }
+    return this.#run(grant, true).catch(unless("parts_gone", "method_unsupported"));
   }
-  async #settled(upload2) {
-    await this.#forget();
-    this.#arrived = this.#file.size;
-    this.#report();
-    return upload2;
+  /** Takes an upload, new or `resumed`, to its end. */
+  async #run(grant, resumed) {
+    this.#grant = grant;
+    this.#arrived = 0;
+    if (grant.upload.method === "CREDENTIALS") {
+      await this.#call("DELETE", `/${grant.id}`).catch(() => {
+      });
+      throw unsupported();
+    }
+    const remembered = { id: grant.id, name: this.#name, size: this.#file.size };
+    await this.#options.store?.setItem(this.#key, JSON.stringify(remembered));
+    await this.#options.onIssued?.(grant);
+    return this.#sendAndConfirm(resumed);
   }
   async #forget() {
     await this.#options.store?.removeItem(this.#key);
@@ -356,8 +381,9 @@ var Run = class {
   }
   /** Confirms. A store may need a moment until it shows what it has taken: `patience` is how often that is waited for. */
   #confirm(patience) {
-    let left = this.#grant.upload.method === "MULTIPART" ? 0 : patience;
-    const again = ({ code }) => code === "upload_incomplete" && left-- > 0;
+    let left = patience;
+    const unseen = this.#grant.upload.method === "MULTIPART" ? "parts_gone" : "upload_incomplete";
+    const again = ({ code }) => code === unseen && left-- > 0;
     return this.#post(`/${this.#grant.id}/complete`, { timeout: COMPLETE_TIMEOUT, again });
   }
   async #sendWhole() {
@@ -369,7 +395,7 @@ var Run = class {
         return { ...target, body: form.body, headers: { "content-type": form.type }, offset: form.offset };
       }
       if (target.method === "PUT") return { ...target, body: this.#file, offset: 0 };
-      throw new TypeError(`this client sends no uploads by ${target.method} as a whole`);
+      throw unsupported();
     });
   }
   /** Sends the parts that the store does not have: all, unless it is asked because this goes `again`. */
@@ -462,10 +488,13 @@ var Run = class {
     this.#options.onProgress?.({ loaded, total: this.#file.size });
   }
   #get(path) {
-    return this.#api.call("GET", `/api/v1/uploads${path}`, { signal: this.#options.signal });
+    return this.#call("GET", path);
   }
-  #post(path, call = {}) {
-    return this.#api.call("POST", `/api/v1/uploads${path}`, { ...call, signal: this.#options.signal });
+  #post(path, call) {
+    return this.#call("POST", path, call);
+  }
+  #call(method, path, call) {
+    return this.#api.call(method, `/api/v1/uploads${path}`, { ...call, signal: this.#options.signal });
   }
 };
 function idIn(remembered) {
@@ -477,8 +506,20 @@ function idIn(remembered) {
   }
 }
 function isOver(error) {
-  const codes = ["not_found", "invalid_state", "policy_withdrawn", "policy_refused", "upload_expired", "upload_mismatch"];
+  const codes = [
+    "not_found",
+    "invalid_state",
+    "parts_gone",
+    "policy_withdrawn",
+    "policy_refused",
+    "upload_expired",
+    "upload_mismatch",
+    "revoked"
+  ];
   return error instanceof PresigndError && codes.includes(error.code);
+}
+function unsupported() {
+  return new PresigndError("method_unsupported", "The policy has files sent with credentials, which this client cannot");
 }
 function mayPass({ code, status, detail }, failures) {
   if (code !== "storage_error") return false;
@@ -562,7 +603,7 @@ var PresigndClient = class {
     if (uses === void 0 || delivery !== "url") return fetchOf("The store", url, signal);
     const redeemed = await fetchOf("The service", url, signal, { accept: "application/json" });
     if (!redeemed.ok) return redeemed;
-    return fetchOf("The store", (await redeemed.json()).url, signal);
+    return fetchOf("The store", (await answerOf(redeemed, signal)).url, signal);
   }
   /** One of the caller's uploads. */
   getUpload(id, { signal } = {}) {

@@ -16,7 +16,10 @@ export interface UploadStore {
 export interface UploadOptions {
     /** Is told whenever more bytes are on their way. What has to be sent again is taken back. */
     onProgress?: (progress: Progress) => void;
-    /** Is told the upload as soon as it is recorded, or taken up again. Waited for. */
+    /**
+     * Is told the upload as soon as it is recorded, or taken up again; once more where another has to be begun in its
+     * place. Waited for.
+     */
     onIssued?: (upload: UploadGrant) => void | Promise<void>;
     /** Stops the upload where it is. With a `store`, the same call goes on from there later. */
     signal?: AbortSignal;

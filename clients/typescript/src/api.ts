@@ -1,4 +1,4 @@
-import { PresigndError, errorOf } from "./error.js";
+import { PresigndError, answerOf, errorOf } from "./error.js";
 import { type RetryOptions, retry } from "./retry.js";
 
 /**
@@ -41,7 +41,7 @@ export class Api {
         response = await this.#ask(method, path, call, true);
       }
       if (!response.ok) throw await errorOf(response);
-      return (await response.json()) as T;
+      return answerOf<T>(response);
     };
     return retry({ ...this.retries, signal: call.signal }, attempt, call.again);
   }
@@ -64,6 +64,8 @@ export class Api {
 
   async #ask(method: string, path: string, call: Call, refused: boolean): Promise<Response> {
     const authorization = await this.#authorization(refused);
+    // Whoever listens from now on is not told that it was aborted meanwhile.
+    call.signal?.throwIfAborted();
     const cut = new AbortController();
     const abort = () => cut.abort();
     const timer = setTimeout(abort, call.timeout ?? TIMEOUT);

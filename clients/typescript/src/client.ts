@@ -1,5 +1,5 @@
 import { Api, type Token, fetchOf } from "./api.js";
-import { PresigndError, errorOf } from "./error.js";
+import { PresigndError, answerOf, errorOf } from "./error.js";
 import { retry } from "./retry.js";
 import type { Download, Upload, UploadList, UploadState } from "./schema.js";
 import { type UploadOptions, upload } from "./upload.js";
@@ -97,7 +97,7 @@ export class PresigndClient {
     // In JSON: had a redirect led from one origin to another, no CORS rule of the store would know this page.
     const redeemed = await fetchOf("The service", url, signal, { accept: "application/json" });
     if (!redeemed.ok) return redeemed;
-    return fetchOf("The store", ((await redeemed.json()) as Download).url, signal);
+    return fetchOf("The store", (await answerOf<Download>(redeemed, signal)).url, signal);
   }
 
   /** One of the caller's uploads. */

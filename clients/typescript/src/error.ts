@@ -11,6 +11,7 @@ export type FieldError = NonNullable<Problem["errors"]>[number];
  * - `unexpected_answer`: something that is not the service has answered, such as a proxy.
  * - `file_unreadable`: the file has changed or gone since it was picked.
  * - `digest_unavailable`: a digest is required, and this page came by plain HTTP, where browsers compute none.
+ * - `method_unsupported`: the policy has files sent with credentials, which this client does not do.
  */
 export type ErrorCode =
   | Problem["code"]
@@ -18,7 +19,8 @@ export type ErrorCode =
   | "storage_error"
   | "unexpected_answer"
   | "file_unreadable"
-  | "digest_unavailable";
+  | "digest_unavailable"
+  | "method_unsupported";
 
 interface Details {
   status?: number;
@@ -75,8 +77,24 @@ export async function errorOf(response: Response): Promise<PresigndError> {
   } catch {
     // Not JSON, so not the service.
   }
-  const requestId = response.headers.get("x-request-id") ?? undefined;
-  return new PresigndError("unexpected_answer", `An answer with status ${response.status}`, { ...details, requestId });
+  return unexpected(response, details);
+}
+
+/** What `response`, a success, says. A page in the service's place, such as a proxy's, may be a success as well. */
+export async function answerOf<T>(response: Response, signal?: AbortSignal): Promise<T> {
+  try {
+    return (await response.json()) as T;
+  } catch (cause) {
+    signal?.throwIfAborted();
+    if (cause instanceof SyntaxError) throw unexpected(response, { status: response.status, cause });
+    throw new PresigndError("network_error", "The answer broke off", { cause });
+  }
+}
+
+function unexpected({ status, headers }: Response, details: Details): PresigndError {
+  const requestId = headers.get("x-request-id") ?? undefined;
+  const title = `An answer with status ${status} that is not the service's`;
+  return new PresigndError("unexpected_answer", title, { ...details, requestId });
 }
 
 /** `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date. */

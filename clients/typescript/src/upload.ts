@@ -21,7 +21,10 @@ export interface UploadStore {
 export interface UploadOptions {
   /** Is told whenever more bytes are on their way. What has to be sent again is taken back. */
   onProgress?: (progress: Progress) => void;
-  /** Is told the upload as soon as it is recorded, or taken up again. Waited for. */
+  /**
+   * Is told the upload as soon as it is recorded, or taken up again; once more where another has to be begun in its
+   * place. Waited for.
+   */
   onIssued?: (upload: UploadGrant) => void | Promise<void>;
   /** Stops the upload where it is. With a `store`, the same call goes on from there later. */
   signal?: AbortSignal;
@@ -92,11 +95,11 @@ class Run {
   async finish(): Promise<Upload> {
     this.#options.signal?.throwIfAborted();
     try {
-      const resumed = await this.#resume();
-      if (resumed && !("upload" in resumed)) return await this.#settled(resumed);
-      this.#grant = resumed ?? (await this.#issue());
-      await this.#options.onIssued?.(this.#grant);
-      return await this.#settled(await this.#sendAndConfirm(resumed !== undefined));
+      const upload = (await this.#resume()) ?? (await this.#run(await this.#issue(), false));
+      await this.#forget();
+      this.#arrived = this.#file.size;
+      this.#report();
+      return upload;
     } catch (error) {
       if (isOver(error)) await this.#forget();
       throw error;
@@ -104,7 +107,7 @@ class Run {
   }
 
   async #issue(): Promise<UploadGrant> {
-    const { type, policy, method, metadata, checksumSha256, store } = this.#options;
+    const { type, policy, method, metadata, checksumSha256 } = this.#options;
     const body = {
       original_file_name: this.#name,
       file_size: this.#file.size,
@@ -117,37 +120,50 @@ class Run {
     // With a key, because a repeated attempt has to find the upload of an earlier one whose answer was lost.
     const ask = (more = {}) =>
       this.#post<UploadGrant>("", { body: { ...body, ...more }, headers: { "idempotency-key": randomKey() } });
-    const grant = await ask().catch(async (error: unknown) => {
+    return ask().catch(async (error: unknown) => {
       const isRequired = error instanceof PresigndError && error.fields.some(({ field }) => field === "checksum_sha256");
       if (!isRequired || checksumSha256) throw error;
       return ask({ checksum_sha256: await sha256(this.#file) });
     });
-    const remembered: Remembered = { id: grant.id, name: this.#name, size: this.#file.size };
-    await store?.setItem(this.#key, JSON.stringify(remembered));
-    return grant;
   }
 
-  /** The remembered upload with fresh URLs; as it is, when it was confirmed meanwhile; or none. */
-  async #resume(): Promise<UploadGrant | Upload | undefined> {
+  /** The remembered upload, taken up again; or none, when there is none, or nothing is left of it to go on with. */
+  async #resume(): Promise<Upload | undefined> {
     const remembered = await this.#options.store?.getItem(this.#key);
-    if (!remembered) return undefined;
-    const id = idIn(remembered);
+    const id = remembered && idIn(remembered);
     if (!id) return undefined;
+    const upload = await this.#takeUp(id);
+    if (!upload) await this.#forget();
+    return upload;
+  }
+
+  async #takeUp(id: string): Promise<Upload | undefined> {
+    let grant: UploadGrant;
     try {
-      return await this.#post<UploadGrant>(`/${id}/renew`);
+      grant = await this.#post<UploadGrant>(`/${id}/renew`);
     } catch (error) {
       if (!isOver(error)) throw error;
       if (error.code !== "invalid_state") return undefined;
       const upload = await this.#get<Upload>(`/${id}`);
       return upload.state === "confirmed" || upload.state === "inspecting" ? upload : undefined;
     }
+    // Begun anew only where it was lost before. What else ends it from here on, somebody has decided just now.
+    return this.#run(grant, true).catch(unless("parts_gone", "method_unsupported"));
   }
 
-  async #settled(upload: Upload): Promise<Upload> {
-    await this.#forget();
-    this.#arrived = this.#file.size;
-    this.#report();
-    return upload;
+  /** Takes an upload, new or `resumed`, to its end. */
+  async #run(grant: UploadGrant, resumed: boolean): Promise<Upload> {
+    this.#grant = grant;
+    this.#arrived = 0;
+    if (grant.upload.method === "CREDENTIALS") {
+      // Best effort: left alone, it expires.
+      await this.#call("DELETE", `/${grant.id}`).catch(() => {});
+      throw unsupported();
+    }
+    const remembered: Remembered = { id: grant.id, name: this.#name, size: this.#file.size };
+    await this.#options.store?.setItem(this.#key, JSON.stringify(remembered));
+    await this.#options.onIssued?.(grant);
+    return this.#sendAndConfirm(resumed);
   }
 
   async #forget(): Promise<void> {
@@ -178,8 +194,10 @@ class Run {
 
   /** Confirms. A store may need a moment until it shows what it has taken: `patience` is how often that is waited for. */
   #confirm(patience: number): Promise<Upload> {
-    let left = this.#grant.upload.method === "MULTIPART" ? 0 : patience;
-    const again = ({ code }: PresigndError) => code === "upload_incomplete" && left-- > 0;
+    let left = patience;
+    // While another call puts the parts together, a store may show neither them nor the file.
+    const unseen = this.#grant.upload.method === "MULTIPART" ? "parts_gone" : "upload_incomplete";
+    const again = ({ code }: PresigndError) => code === unseen && left-- > 0;
     return this.#post(`/${this.#grant.id}/complete`, { timeout: COMPLETE_TIMEOUT, again });
   }
 
@@ -193,7 +211,7 @@ class Run {
         return { ...target, body: form.body, headers: { "content-type": form.type }, offset: form.offset };
       }
       if (target.method === "PUT") return { ...target, body: this.#file, offset: 0 };
-      throw new TypeError(`this client sends no uploads by ${target.method} as a whole`);
+      throw unsupported();
     });
   }
 
@@ -298,11 +316,15 @@ class Run {
   }
 
   #get<T>(path: string): Promise<T> {
-    return this.#api.call("GET", `/api/v1/uploads${path}`, { signal: this.#options.signal });
+    return this.#call("GET", path);
   }
 
-  #post<T>(path: string, call: Call = {}): Promise<T> {
-    return this.#api.call("POST", `/api/v1/uploads${path}`, { ...call, signal: this.#options.signal });
+  #post<T>(path: string, call?: Call): Promise<T> {
+    return this.#call("POST", path, call);
+  }
+
+  #call<T>(method: string, path: string, call?: Call): Promise<T> {
+    return this.#api.call(method, `/api/v1/uploads${path}`, { ...call, signal: this.#options.signal });
   }
 }
 
@@ -328,8 +350,22 @@ function idIn(remembered: string): string | undefined {
 
 /** Whether the service has said that nothing is left of the upload to go on with. */
 function isOver(error: unknown): error is PresigndError {
-  const codes = ["not_found", "invalid_state", "policy_withdrawn", "policy_refused", "upload_expired", "upload_mismatch"];
+  const codes = [
+    "not_found",
+    "invalid_state",
+    "parts_gone",
+    "policy_withdrawn",
+    "policy_refused",
+    "upload_expired",
+    "upload_mismatch",
+    "revoked",
+  ];
   return error instanceof PresigndError && codes.includes(error.code);
+}
+
+/** What a grant of credentials ends in: they are for clients that sign for themselves. */
+function unsupported(): PresigndError {
+  return new PresigndError("method_unsupported", "The policy has files sent with credentials, which this client cannot");
 }
 
 /**

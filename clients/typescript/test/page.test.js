@@ -53,11 +53,25 @@ async function until(page, path, state) {
 async function downloaded(page, name) {
   const row = page.locator("#upload-list .item").filter({ has: page.getByText(name, { exact: true }) }).first();
   const [download] = await Promise.all([
-    page.waitForEvent("download"),
+    // In a tab of its own, or in none.
+    page.context().waitForEvent("download"),
     row.getByRole("button", { name: `Download ${name}` }).click(),
   ]);
   assert.equal(download.suggestedFilename(), name);
   return sha256(await readFile(await download.path()));
+}
+
+/** Uploads a file whose first PUT goes nowhere, and resolves once that is on its way. */
+async function held(page, path) {
+  let hold;
+  const isHeld = new Promise((resolve) => (hold = resolve));
+  await page.route("**", async (route) => {
+    if (route.request().method() !== "PUT" || !hold) return route.fallback();
+    hold();
+    hold = undefined;
+  });
+  await page.setInputFiles("#files", [path]);
+  await isHeld;
 }
 
 async function latest() {
@@ -120,6 +134,97 @@ test("progress is shown with rate and time left, and a paused upload goes on", a
   const confirmed = await latest();
   assert.deepEqual([confirmed.id, confirmed.state], [issued.id, "confirmed"]);
   assert.equal(await downloaded(page, "paused.bin"), sha256(await readFile(path)));
+  await context.close();
+});
+
+test("a pause that is taken back at once does no harm", async () => {
+  const { context, page } = await signedIn();
+  const path = await fileOnDisk("hurried.bin", 1000);
+  await held(page, path);
+  await transferOf(page, path).evaluate((row) => {
+    window.states = [];
+    new MutationObserver(() => window.states.push(row.dataset.state)).observe(row, { attributeFilter: ["data-state"] });
+    // Before the run that is to pause can end.
+    row.querySelector(".pause").click();
+    row.querySelector(".resume").click();
+  });
+  await until(page, path, "done");
+  const states = await page.evaluate(() => window.states);
+  assert.ok(!states.includes("failed"), states.join(" "));
+  assert.equal(await downloaded(page, "hurried.bin"), sha256(await readFile(path)));
+  await context.close();
+});
+
+test("a download leaves the page and its uploads alone, whether it brings a file or an error", async () => {
+  const { context, page } = await signedIn();
+  const [sent, other] = await Promise.all([fileOnDisk("sent.txt", 10), fileOnDisk("held.bin", 1000)]);
+  await page.setInputFiles("#files", [sent]);
+  await until(page, sent, "done");
+  await held(page, other);
+  const dialogs = [];
+  page.on("dialog", (dialog) => dialogs.push(dialog.type()));
+
+  const isStore = (url) => url.origin !== new URL(baseUrl).origin;
+  const refusal = { status: 403, contentType: "application/xml", body: "<Error><Code>AccessDenied</Code></Error>" };
+  await context.route(isStore, (route) => route.fulfill(refusal), { times: 1 });
+  const [tab] = await Promise.all([
+    context.waitForEvent("page"),
+    page.getByRole("button", { name: "Download sent.txt" }).first().click(),
+  ]);
+  await tab.waitForURL(isStore);
+  assert.equal(page.url(), `${baseUrl}/`);
+
+  assert.equal(await downloaded(page, "sent.txt"), sha256(await readFile(sent)));
+  assert.deepEqual(dialogs, []);
+  await until(page, other, "uploading");
+  await context.close();
+});
+
+test("a scanner's verdict comes by itself, and changes nothing else", async () => {
+  const { context, page } = await newPage(browser);
+  await page.clock.install();
+  await page.clock.pauseAt(Date.now() + 1000);
+  const states = ["inspecting", "issued", "confirmed"];
+  const uploads = Array.from({ length: 21 }, (_, index) => ({
+    id: `01890a5d-ac96-774b-bcce-b302099a80${index + 10}`,
+    state: states[index] ?? "expired",
+    original_file_name: `${index}.txt`,
+    file_size: 1,
+    created_at: new Date().toISOString(),
+  }));
+  const requests = [];
+  const refused = (detail) => ({ status: 403, json: { title: "Refused", code: "scope_missing", detail } });
+  await page.route("**/api/v1/**", (route) => {
+    const { pathname, searchParams } = new URL(route.request().url());
+    const request = `${route.request().method()} ${pathname.replace("/api/v1/", "").replace(uploads[0].id, "{id}")}`;
+    requests.push(request);
+    if (request === "GET uploads/{id}") return route.fulfill({ json: { ...uploads[0], state: "confirmed" } });
+    if (request !== "GET uploads") return route.fulfill(refused(request));
+    const isFirst = !searchParams.has("cursor");
+    const listed = isFirst ? uploads.slice(0, 20) : uploads.slice(20);
+    return route.fulfill({ json: { uploads: listed, next_cursor: isFirst ? "more" : null } });
+  });
+  const named = (name) => page.locator("#upload-list .item").filter({ has: page.getByText(name, { exact: true }) });
+  const alert = page.locator("#alert");
+  await page.goto(`${baseUrl}/#token=${token}`);
+  await named("1.txt").waitFor();
+
+  uploads[3].original_file_name = "reloaded.txt";
+  await page.getByRole("button", { name: "Discard 1.txt" }).click();
+  await named("reloaded.txt").waitFor();
+  assert.match(await alert.textContent(), /DELETE/);
+
+  await page.getByRole("button", { name: "Show more" }).click();
+  await named("20.txt").waitFor();
+  await page.getByRole("button", { name: "Download 2.txt" }).click();
+  await alert.getByText(/downloads/).waitFor();
+  assert.equal(requests.filter((request) => request === "GET uploads").length, 3);
+  requests.length = 0;
+  await page.clock.runFor(3000);
+  await named("0.txt").and(page.locator('[data-state="confirmed"]')).waitFor();
+  assert.deepEqual(requests, ["GET uploads/{id}"]);
+  assert.equal(await page.locator("#upload-list .item").count(), 21);
+  assert.match(await alert.textContent(), /downloads/);
   await context.close();
 });
 

@@ -3,7 +3,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { MemoryStore, after, baseUrl, bytesOf, fileOf, newClient, requestsOf, sha256 } from "./service.js";
+import {
+  MemoryStore,
+  after,
+  answering,
+  baseUrl,
+  bytesOf,
+  fileOf,
+  interrupted,
+  newClient,
+  problem,
+  requestsOf,
+  sha256,
+} from "./service.js";
 
 const MEBIBYTE = 1024 * 1024;
 const client = newClient();
@@ -141,5 +153,53 @@ test("an upload that was given up meanwhile fails, and leaves nothing behind", a
   const onIssued = ({ id }) => client.abort(id);
   const file = fileOf("large.bin", 10 * MEBIBYTE);
   await assert.rejects(client.upload(file, { store, onIssued }), { code: "invalid_state", status: 409 });
+  assert.equal(store.items.size, 0);
+});
+
+test("an upload whose parts the store has lost is begun anew", async () => {
+  const size = 10 * MEBIBYTE;
+  const store = new MemoryStore();
+  const file = fileOf("large.bin", size);
+  const lost = await interrupted(client, file, { store });
+  const isLost = (url) => url.includes(lost.id) && (url.endsWith("/parts") || url.endsWith("/complete"));
+  const told = [];
+  const seen = [];
+  let upload;
+  let requests;
+  await answering(
+    (url) => (isLost(url) ? problem(409, "parts_gone") : undefined),
+    async () => {
+      requests = await requestsOf(async () => {
+        upload = await client.upload(file, {
+          store,
+          onIssued: ({ id }) => told.push(id),
+          onProgress: (progress) => seen.push(progress),
+        });
+      });
+    },
+  );
+  const uploads = "POST /api/v1/uploads";
+  const first = [`${uploads}/{id}/renew`, "GET /api/v1/uploads/{id}/parts", `${uploads}/{id}/complete`];
+  assert.deepEqual(requests.slice(0, 3), first);
+  assert.equal(count(requests, uploads), 1);
+  assert.deepEqual(told, [lost.id, upload.id]);
+  assert.notEqual(upload.id, lost.id);
+  assert.deepEqual(seen.at(-1), { loaded: size, total: size });
+  assert.equal(store.items.size, 0);
+  await assertStored(upload, size);
+});
+
+test("parts that are gone for a moment are waited for, and those that are for good end the upload", async () => {
+  const size = 10 * MEBIBYTE;
+  const store = new MemoryStore();
+  let left;
+  const gone = (url) => (url.endsWith("/complete") && left-- > 0 ? problem(409, "parts_gone") : undefined);
+  await answering(gone, async () => {
+    left = 2;
+    await assertStored(await client.upload(fileOf("large.bin", size), { store }), size);
+    left = Infinity;
+    const ended = client.upload(fileOf("large.bin", size), { store });
+    await assert.rejects(ended, { name: "PresigndError", code: "parts_gone", status: 409 });
+  });
   assert.equal(store.items.size, 0);
 });

@@ -1,5 +1,6 @@
 // What the tests are told by whoever started the service for them: tests/it/typescript_client.rs.
 
+import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 
 import { PresigndClient } from "../dist/index.js";
@@ -55,6 +56,18 @@ export class MemoryStore {
   }
 }
 
+/** Begins to upload `file`, stops as soon as that is recorded, and gives what was. */
+export async function interrupted(client, file, options) {
+  const stop = new AbortController();
+  let issued;
+  const onIssued = (upload) => {
+    issued = upload;
+    stop.abort();
+  };
+  await assert.rejects(client.upload(file, { ...options, signal: stop.signal, onIssued }), { name: "AbortError" });
+  return issued;
+}
+
 /** Resolves once the machine's clock is after `instant`, as the store's is. */
 export async function after(instant) {
   const end = Date.parse(instant);
@@ -77,4 +90,20 @@ export async function requestsOf(run) {
     globalThis.fetch = original;
   }
   return requests;
+}
+
+/** Runs `run` while `answer` answers what it wants to. It is given `send`, by which the rest goes where it is sent. */
+export async function answering(answer, run) {
+  const send = globalThis.fetch;
+  globalThis.fetch = async (url, options) => (await answer(url, options, send)) ?? send(url, options);
+  try {
+    await run();
+  } finally {
+    globalThis.fetch = send;
+  }
+}
+
+/** How the service refuses. */
+export function problem(status, code) {
+  return Response.json({ type: "about:blank", title: code, status, code }, { status });
 }

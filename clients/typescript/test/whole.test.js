@@ -8,7 +8,21 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { PresigndError, needsToken } from "../dist/index.js";
-import { MemoryStore, after, baseUrl, bytesOf, fileOf, newClient, requestsOf, required, sha256, token } from "./service.js";
+import {
+  MemoryStore,
+  after,
+  answering,
+  baseUrl,
+  bytesOf,
+  fileOf,
+  interrupted,
+  newClient,
+  problem,
+  requestsOf,
+  required,
+  sha256,
+  token,
+} from "./service.js";
 
 const method = required("TEST_METHOD");
 const client = newClient();
@@ -128,22 +142,27 @@ test("an aborted signal stops it, and the same call goes on with the same upload
   await assert.rejects(client.upload(file, { method, signal: AbortSignal.abort(reason) }), (error) => error === reason);
 });
 
+test("a signal that is aborted while the token is awaited stops it before anything is sent", async () => {
+  const stop = new AbortController();
+  const reason = new Error("enough");
+  const waiting = newClient({
+    token: async () => {
+      stop.abort(reason);
+      return token;
+    },
+  });
+  const requests = await requestsOf(() =>
+    assert.rejects(waiting.listUploads({ signal: stop.signal }), (error) => error === reason),
+  );
+  assert.deepEqual(requests, []);
+});
+
 test("what was confirmed or given up behind its back is not sent again", async () => {
   const store = new MemoryStore();
   const file = fileOf("a.bin", 1000);
-  const interrupted = async () => {
-    const stop = new AbortController();
-    let issued;
-    const onIssued = (upload) => {
-      issued = upload;
-      stop.abort();
-    };
-    await assert.rejects(client.upload(file, { method, store, signal: stop.signal, onIssued }), { name: "AbortError" });
-    return issued;
-  };
-  const given = await interrupted();
+  const given = await interrupted(client, file, { method, store });
   await client.abort(given.id);
-  const fresh = await interrupted();
+  const fresh = await interrupted(client, file, { method, store });
   assert.notEqual(fresh.id, given.id);
 
   // The bytes arrive, and the page is closed before it hears of it.
@@ -156,6 +175,75 @@ test("what was confirmed or given up behind its back is not sent again", async (
   });
   assert.deepEqual(requests, ["POST /api/v1/uploads/{id}/renew", "GET /api/v1/uploads/{id}"]);
   assert.equal(store.items.size, 0);
+});
+
+test("what was revoked is forgotten, and begun anew where nobody had told", async () => {
+  const store = new MemoryStore();
+  const file = fileOf("a.bin", 1000);
+  const revokedAt = (end) => (url) => (url.endsWith(end) ? problem(410, "revoked") : undefined);
+  await answering(revokedAt("/complete"), () =>
+    assert.rejects(client.upload(file, { method, store }), { code: "revoked", status: 410 }),
+  );
+  assert.equal(store.items.size, 0);
+
+  const { id } = await interrupted(client, file, { method, store });
+  await answering(revokedAt("/renew"), async () => {
+    const upload = await client.upload(file, { method, store });
+    assert.notEqual(upload.id, id);
+    await assertStored(upload, bytesOf(1000));
+  });
+  assert.equal(store.items.size, 0);
+});
+
+test("what is to be sent with credentials is given up, and not remembered", async () => {
+  const store = new MemoryStore();
+  const file = fileOf("a.bin", 1000);
+  let id;
+  const credentialsAt = (end) => async (url, options, send) => {
+    if (!url.endsWith(end)) return undefined;
+    const response = await send(url, options);
+    const grant = await response.json();
+    id = grant.id;
+    return Response.json({ ...grant, upload: { method: "CREDENTIALS" } }, response);
+  };
+  const onIssued = () => assert.fail("it is not begun");
+  const unsupported = { name: "PresigndError", code: "method_unsupported" };
+  await answering(credentialsAt("/uploads"), () =>
+    assert.rejects(client.upload(file, { method, store, onIssued }), unsupported),
+  );
+  assert.equal(store.items.size, 0);
+  assert.equal((await client.getUpload(id)).state, "aborted");
+
+  const given = await interrupted(client, file, { method, store });
+  await answering(credentialsAt("/renew"), async () => {
+    assert.notEqual((await client.upload(file, { method, store })).id, given.id);
+  });
+  assert.equal(id, given.id);
+});
+
+test("a page in the service's place is no answer, and asked for once", async () => {
+  const page = () => new Response("<!doctype html>", { headers: { "content-type": "text/html" } });
+  const unexpected = { name: "PresigndError", code: "unexpected_answer", status: 200 };
+  let requests;
+  await answering(page, async () => {
+    requests = await requestsOf(async () => {
+      await assert.rejects(client.listUploads(), unexpected);
+      await assert.rejects(client.upload(fileOf("a.bin", 10), { method }), unexpected);
+    });
+  });
+  assert.deepEqual(requests, ["GET /api/v1/uploads", "POST /api/v1/uploads"]);
+
+  const upload = await client.upload(fileOf("a.bin", 10), { method, policy: "ticketed" });
+  const atTickets = (answer) => (url) => (url.startsWith(`${baseUrl}/t/`) ? answer() : undefined);
+  await answering(atTickets(page), () => assert.rejects(client.download(upload.id), unexpected));
+
+  let breaks = 1;
+  const broken = new ReadableStream({ pull: (controller) => controller.error(new TypeError("terminated")) });
+  await answering(
+    atTickets(() => (breaks-- > 0 ? new Response(broken) : undefined)),
+    () => assertStored(upload, bytesOf(10)),
+  );
+  assert.ok(breaks < 0, "asked once more");
 });
 
 test("what the service refuses is told with code, fields and request id, and not tried again", async () => {
