@@ -130,30 +130,26 @@ var Api = class {
   /** The answer to `method` on `path`. Only for what may be repeated. */
   async call(method, path, call = {}) {
     const attempt = async () => {
-      let response = await this.#ask(method, path, call, false);
-      if (response.status === 401 && typeof this.#token === "function") {
-        response = await this.#ask(method, path, call, true);
-      }
+      const response = await this.#authorized((authorization) => this.#ask(method, path, call, authorization));
       if (!response.ok) throw await errorOf(response);
       return answerOf(response);
     };
     return retry({ ...this.retries, signal: call.signal }, attempt, call.again);
   }
   /** The answer to a GET of `path`, whatever it is, whose body is still to come. */
-  async open(path, signal) {
-    const response = await this.#get(path, signal, false);
-    if (response.status !== 401 || typeof this.#token !== "function") return response;
+  open(path, signal) {
+    return this.#authorized((authorization) => fetchOf("The service", this.base + path, signal, { authorization }));
+  }
+  /** What `ask` is answered, once more with a fresh token where the service refuses the one at hand. */
+  async #authorized(ask) {
+    const token = this.#token;
+    if (typeof token === "string") return ask(`Bearer ${token}`);
+    const response = await ask(`Bearer ${await token(false)}`);
+    if (response.status !== 401) return response;
     await response.body?.cancel();
-    return this.#get(path, signal, true);
+    return ask(`Bearer ${await token(true)}`);
   }
-  async #get(path, signal, refused) {
-    return fetchOf("The service", this.base + path, signal, { authorization: await this.#authorization(refused) });
-  }
-  async #authorization(refused) {
-    return `Bearer ${typeof this.#token === "function" ? await this.#token(refused) : this.#token}`;
-  }
-  async #ask(method, path, call, refused) {
-    const authorization = await this.#authorization(refused);
+  async #ask(method, path, call, authorization) {
     call.signal?.throwIfAborted();
     const cut = new AbortController();
     const abort = () => cut.abort();

@@ -36,10 +36,7 @@ export class Api {
   /** The answer to `method` on `path`. Only for what may be repeated. */
   async call<T>(method: string, path: string, call: Call = {}): Promise<T> {
     const attempt = async () => {
-      let response = await this.#ask(method, path, call, false);
-      if (response.status === 401 && typeof this.#token === "function") {
-        response = await this.#ask(method, path, call, true);
-      }
+      const response = await this.#authorized((authorization) => this.#ask(method, path, call, authorization));
       if (!response.ok) throw await errorOf(response);
       return answerOf<T>(response);
     };
@@ -47,23 +44,21 @@ export class Api {
   }
 
   /** The answer to a GET of `path`, whatever it is, whose body is still to come. */
-  async open(path: string, signal?: AbortSignal): Promise<Response> {
-    const response = await this.#get(path, signal, false);
-    if (response.status !== 401 || typeof this.#token !== "function") return response;
+  open(path: string, signal?: AbortSignal): Promise<Response> {
+    return this.#authorized((authorization) => fetchOf("The service", this.base + path, signal, { authorization }));
+  }
+
+  /** What `ask` is answered, once more with a fresh token where the service refuses the one at hand. */
+  async #authorized(ask: (authorization: string) => Promise<Response>): Promise<Response> {
+    const token = this.#token;
+    if (typeof token === "string") return ask(`Bearer ${token}`);
+    const response = await ask(`Bearer ${await token(false)}`);
+    if (response.status !== 401) return response;
     await response.body?.cancel();
-    return this.#get(path, signal, true);
+    return ask(`Bearer ${await token(true)}`);
   }
 
-  async #get(path: string, signal: AbortSignal | undefined, refused: boolean): Promise<Response> {
-    return fetchOf("The service", this.base + path, signal, { authorization: await this.#authorization(refused) });
-  }
-
-  async #authorization(refused: boolean): Promise<string> {
-    return `Bearer ${typeof this.#token === "function" ? await this.#token(refused) : this.#token}`;
-  }
-
-  async #ask(method: string, path: string, call: Call, refused: boolean): Promise<Response> {
-    const authorization = await this.#authorization(refused);
+  async #ask(method: string, path: string, call: Call, authorization: string): Promise<Response> {
     // Whoever listens from now on is not told that it was aborted meanwhile.
     call.signal?.throwIfAborted();
     const cut = new AbortController();
