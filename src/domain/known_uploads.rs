@@ -53,27 +53,25 @@ impl Service {
 impl KnownUploads<'_> {
     /// The uploads that have something under `key`.
     pub(super) fn owners(&self, key: &ObjectKey) -> impl Iterator<Item = &UploadAccount> {
-        self.named_in(key).filter(|upload| upload.owns(self.bucket, key))
+        let named = IntentId::all_in(key.as_str()).into_iter().filter_map(|id| self.uploads.get(&id));
+        named.filter(|upload| upload.owns(self.bucket, key))
     }
 
     /// What was written to `key`, at `written_at` by the store's clock, if nobody is an owner.
     pub(super) fn unaccounted(&self, key: &ObjectKey, written_at: Option<DateTime<Utc>>) -> Unaccounted {
+        let ids = IntentId::all_in(key.as_str());
         // Beside an upload lies what others derived from it, such as a thumbnail. Into the staging area only this
         // service's clients write.
-        if self.named_in(key).next().is_some() && !key.is_staged() {
+        if !key.is_staged() && ids.iter().any(|id| self.uploads.contains_key(id)) {
             return Unaccounted::Foreign;
         }
-        match IntentId::all_in(key.as_str()).into_iter().find(|id| self.is_plausible(*id, key, written_at)) {
+        match ids.into_iter().find(|id| self.is_plausible(*id, key, written_at)) {
             // An empty or another service's database must not make leftovers of everything.
             Some(id) if self.oldest.is_none_or(|oldest| id < oldest) => Unaccounted::Forgotten(id),
             Some(id) => Unaccounted::LeftBehind(Some(id)),
             None if key.is_staged() && self.oldest.is_some() => Unaccounted::LeftBehind(None),
             None => Unaccounted::Foreign,
         }
-    }
-
-    fn named_in(&self, key: &ObjectKey) -> impl Iterator<Item = &UploadAccount> {
-        IntentId::all_in(key.as_str()).into_iter().filter_map(|id| self.uploads.get(&id))
     }
 
     /// Whether the id may be one that this service gave out and whose key this is. In a bucket of others' files, named by
