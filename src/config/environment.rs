@@ -59,8 +59,8 @@ fn is_service_link(rest: &str) -> bool {
             })
     };
     let of_service = |rest: &str| rest == "SERVICE_HOST" || rest == "SERVICE_PORT" || rest.starts_with("SERVICE_PORT_");
-    let mut ends = rest.match_indices('_').map(|(at, _)| &rest[at + 1..]);
-    of_port(rest) || of_service(rest) || ends.any(|end| of_port(end) || of_service(end))
+    let ends = rest.match_indices('_').map(|(at, _)| &rest[at + 1..]);
+    std::iter::once(rest).chain(ends).any(|end| of_port(end) || of_service(end))
 }
 
 #[cfg(test)]

@@ -173,21 +173,16 @@ impl Service {
     ) -> Result<Option<Result<UploadIntent, DomainError>>, DomainError> {
         let copy = intent.object_key.copied(&attempt()?).map_err(DomainError::NoKey)?;
         self.database.begin_copy(intent.id, &copy, self.clock.now()).await?;
-        let verdict = if self.store.copy(&intent.object_key, arrived, &copy).await? {
-            match self.verdict_on_copy(intent, &copy).await {
-                Ok(verdict) => verdict,
-                Err(error) => {
-                    // The next attempt makes another: one whose reading fails for good would fill the bucket.
-                    self.tidy_after(intent, &copy, None).await;
-                    return Err(error);
-                }
-            }
-        } else {
-            None
-        };
+        let is_copied = self.store.copy(&intent.object_key, arrived, &copy).await?;
+        let verdict = if is_copied { self.verdict_on_copy(intent, &copy).await } else { Ok(None) };
         let outcome = match verdict {
-            Some(verdict) => Some(self.settle(intent, via, verdict).await),
-            None => None,
+            Ok(Some(verdict)) => Some(self.settle(intent, via, verdict).await),
+            Ok(None) => None,
+            Err(error) => {
+                // The next attempt makes another: one whose reading fails for good would fill the bucket.
+                self.tidy_after(intent, &copy, None).await;
+                return Err(error);
+            }
         };
         self.tidy_after(intent, &copy, outcome.as_ref()).await;
         Ok(outcome)

@@ -119,8 +119,7 @@ impl Service {
         // It is in force. An error would make its administrator think that it is not.
         let urls_live_until = known.unwrap_or_else(|error| {
             log::warn!("the end of what a revocation leaves is said later than it may be: {error}");
-            let longest = TimeDelta::from_std(Rules::MAX_EXPIRES_IN).unwrap_or(TimeDelta::days(7));
-            Some(revocation.issued_before.min(now) + longest)
+            Some(revocation.issued_before.min(now) + Rules::MAX_EXPIRES_IN)
         });
         Ok(Revoked { revocation, urls_live_until })
     }
