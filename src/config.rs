@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reqwest::Url;
 use serde::Deserialize;
 
 pub mod auth;
@@ -162,8 +161,8 @@ impl Config {
     /// The origins of the pages that use the bucket: those that may call this service, and its own page.
     pub fn page_origins(&self) -> Vec<String> {
         let mut origins = self.server.cors_allowed_origins.clone();
-        let own = Url::parse(&self.server.base_url()).map(|url| url.origin().ascii_serialization());
-        if let (true, Ok(own)) = (self.web.enabled, own)
+        if self.web.enabled
+            && let Some(own) = server::origin_of(&self.server.base_url())
             && !origins.iter().any(|origin| origin == "*" || *origin == own)
         {
             origins.push(own);

@@ -133,6 +133,10 @@ pub(crate) const AN_ORIGIN: &str =
 /// Whether `text` is an origin of a page as browsers write it: it is compared byte for byte, by this service and by
 /// stores.
 pub(crate) fn is_origin(text: &str) -> bool {
-    let canonical = Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
-    canonical.as_deref() == Some(text) && text.starts_with("http")
+    origin_of(text).as_deref() == Some(text) && text.starts_with("http")
+}
+
+/// The origin of `url` as browsers write it.
+pub(super) fn origin_of(url: &str) -> Option<String> {
+    Url::parse(url).ok().map(|url| url.origin().ascii_serialization())
 }
