@@ -1,6 +1,9 @@
 //! Uploads that nobody confirms, and what is left in the bucket of uploads that are settled.
 
-use std::{process::Output, time::Duration};
+use std::{
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
@@ -16,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     AppOptions, Backend, ChaosProxy, Suite, TestApp, app::settings as settings_of, backend::BackendKind, caller::id,
-    load::eventually,
+    load::eventually, services::process::send_signal,
 };
 
 const BYTES: &[u8] = b"what was promised";
@@ -49,6 +52,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(versioned, "uploads_of_another_bucket_are_left_alone", other_bucket);
     // PostgreSQL inside the process serves one connection, and this has another process at it.
     suite.on(versioned, "sweep_on_the_command_line_says_what_it_does", command_line);
+    suite.on(versioned, "a_sweep_that_is_interrupted_does_not_say_that_nothing_is_due", interrupted);
 }
 
 /// A service whose clock stands still, starting with that of the store, and which sweeps when the test says so.
@@ -612,14 +616,22 @@ async fn other_bucket(backend: Backend) {
 
 /// The program with these arguments, on the parts of `app`.
 pub(crate) fn program(app: &TestApp, arguments: &[&str]) -> Output {
+    command(app, &settings_of_program(app), arguments).output().expect("timeout is installed")
+}
+
+fn settings_of_program(app: &TestApp) -> toml::Table {
     let mut settings = settings_of(&app.database, &app.bucket, &app.policies_file, "");
     settings["s3"].as_table_mut().unwrap().remove("sts");
+    settings
+}
+
+/// With an empty environment, because variables win over the file.
+fn command(app: &TestApp, settings: &toml::Table, arguments: &[&str]) -> Command {
     let file = app.folder().join("presignd.toml");
     std::fs::write(&file, settings.to_string()).expect("the configuration is written");
-    // With an empty environment, because variables win over the file.
-    let mut command = std::process::Command::new("env");
-    command.args(["-i", "timeout", "60", env!("CARGO_BIN_EXE_presignd")]).args(arguments);
-    command.arg("--config").arg(file).output().expect("timeout is installed")
+    let mut command = Command::new("env");
+    command.args(["-i", "timeout", "60", env!("CARGO_BIN_EXE_presignd")]).args(arguments).arg("--config").arg(file);
+    command
 }
 
 fn stdout(output: &Output) -> String {
@@ -663,5 +675,28 @@ async fn command_line(backend: Backend) {
     );
     assert_eq!(state(&app, &issued).await, IntentState::Confirmed);
     assert_eq!(keys(&app).await, [row(&app, &issued).await.object_key.to_string()]);
+    app.end().await;
+}
+
+async fn interrupted(backend: Backend) {
+    let app = app(&backend).await;
+    let issued = app.user("alice").issue("a.txt", BYTES, &json!({ "method": "put" })).await;
+    // The program has the machine's clock.
+    app.database.psql("UPDATE upload_intents SET look_at = now() - interval '1 hour'");
+    let mut settings = settings_of_program(&app);
+    let endpoint = settings["s3"]["endpoint"].as_str().unwrap();
+    let (proxy, endpoint) = ChaosProxy::in_front_of(endpoint, &backend.runtime).await;
+    settings["s3"]["endpoint"] = endpoint.into();
+    proxy.stall();
+    let mut sweep = command(&app, &settings, &["sweep", "--once"]);
+    let child = sweep.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("timeout is installed");
+    eventually(Duration::from_secs(30), async || proxy.has_kept().then_some(())).await;
+    // timeout passes it on.
+    send_signal("INT", &[child.id()]).expect("it runs");
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("interrupted"), "{ended:?}");
+    assert_eq!(stdout(&ended).lines().next(), Some("1 looks at uploads"));
+    assert_eq!(state(&app, &issued).await, IntentState::Issued);
     app.end().await;
 }
