@@ -482,9 +482,10 @@ async fn forgotten(backend: Backend) {
     };
     let tables = ["webhook_deliveries", "webhook_attempts"];
     for (days, expected) in [(29, "bad good"), (31, "bad")] {
-        // What maintenance forgets last, after a day, shows that it has been through.
+        // What maintenance forgets last, after a day, shows that it has been through. It takes 10,000 at a time.
         let outdated = "INSERT INTO idempotency_keys (issuer, subject, key, request_sha256, upload_id, created_at) \
-                        VALUES ('i', 's', 'k', sha256('x'), gen_random_uuid(), now())";
+                        SELECT 'i', 's', 'k' || n, sha256('x'), gen_random_uuid(), now() \
+                        FROM generate_series(1, 10001) AS n";
         ground.database.psql(outdated);
         let clock = Clock::manual(Clock::System.now() + TimeDelta::days(days));
         let (running, _) = ground.start(&settings, &clock).await;
