@@ -407,7 +407,21 @@ pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead)
             found: head.content_type.as_deref().into(),
         });
     }
+    if let Some(coding) = head.content_encoding.as_deref().filter(|coding| is_coded(coding)) {
+        mismatches.push(Mismatch {
+            field: "content_encoding".to_owned(),
+            expected: "identity".into(),
+            found: coding.into(),
+        });
+    }
     mismatches
+}
+
+/// Whether a browser would undo something (`Content-Encoding`, RFC 9110 section 8.4), and save other bytes than those
+/// that were measured, sniffed and scanned. No signature holds clients to leaving the header out of a PUT. `aws-chunked`
+/// is how a request was framed; some stores keep it.
+fn is_coded(codings: &str) -> bool {
+    codings.split(',').map(str::trim).any(|coding| !matches!(coding, "" | "identity" | "aws-chunked"))
 }
 
 /// The promise of a size, which `found` does not keep.

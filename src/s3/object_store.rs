@@ -37,6 +37,8 @@ pub struct ObjectHead {
     pub etag: ETag,
     /// Version, where the bucket is versioned.
     pub version_id: Option<String>,
+    /// What was done to its bytes, as whoever wrote it says and as whoever reads it is told.
+    pub content_encoding: Option<String>,
     /// SHA-256 of the whole object, where the store keeps it.
     pub checksum_sha256: Option<Sha256Digest>,
     /// When it was written, by the store's clock, in whole seconds.
@@ -140,6 +142,7 @@ impl ObjectStore {
             size: head.content_length().and_then(|size| u64::try_from(size).ok()).ok_or_else(|| unusable("size"))?,
             content_type: head.content_type().map(str::to_owned),
             etag: head.e_tag().and_then(|etag| ETag::parse(etag).ok()).ok_or_else(|| unusable("ETag"))?,
+            content_encoding: head.content_encoding().map(str::to_owned),
             // Unversioned buckets answer "null" on some stores.
             version_id: head.version_id().filter(|version| *version != "null").map(str::to_owned),
             // A composite checksum ("…-3") is not the digest of the object; it does not parse and so does not count.

@@ -39,6 +39,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("completing_waits_for_the_object_and_repeats", complete);
     suite.everywhere("completing_at_once_is_one_transition", complete_at_once);
     suite.everywhere("what_was_not_promised_is_rejected_for_good", mismatches);
+    suite.everywhere("what_a_browser_would_decode_is_rejected", coded);
     suite.everywhere("a_claimed_etag_that_is_wrong_changes_nothing", claimed_etag);
     suite.everywhere("nothing_is_confirmed_after_the_deadline", deadline);
     suite.everywhere("a_callback_token_confirms_its_upload_and_nothing_else", callback_token);
@@ -651,6 +652,26 @@ async fn complete_at_once(backend: Backend) {
     let first = replies[0].expect(StatusCode::OK);
     for reply in &replies {
         assert_eq!(reply.expect(StatusCode::OK), first);
+    }
+    app.end().await;
+}
+
+/// A header that no signature holds clients to leaving out: the store sends it to whoever downloads.
+async fn coded(backend: Backend) {
+    let app = TestApp::start(&backend).await;
+    let alice = app.user("alice");
+    for (coding, is_rejected) in [("gzip", true), ("br", true), ("identity", false)] {
+        let mut issued = alice.issue("a.txt", b"12345", &json!({ "method": "put" })).await;
+        issued["upload"]["headers"]["content-encoding"] = coding.into();
+        assert!(alice.send(&issued, b"12345").await.status.is_success());
+        let answer = alice.complete(&issued).await;
+        if is_rejected {
+            let problem = answer.expect_problem(422, "upload_mismatch");
+            let told = &problem["errors"][0];
+            assert_eq!((&told["field"], &told["received"]), (&json!("content_encoding"), &json!(coding)));
+        } else {
+            answer.expect(StatusCode::OK);
+        }
     }
     app.end().await;
 }

@@ -1745,11 +1745,12 @@ export interface components {
         };
         Mismatch: {
             /**
-             * @description What the object differs in. `client_network`: a storage event says that it was written from outside of it.
+             * @description What the object differs in. `content_encoding`: it was sent with one, so that a browser would save other bytes
+             *     than those that were compared. `client_network`: a storage event says that it was written from outside of it.
              *     `content`: its first bytes are not of the declared type. `inspection`: the scanner did not find it clean.
              * @enum {string}
              */
-            field: "file_size" | "file_type" | "checksum_sha256" | "client_network" | "content" | "inspection";
+            field: "file_size" | "file_type" | "content_encoding" | "checksum_sha256" | "client_network" | "content" | "inspection";
             /** @description What was promised; for `inspection`, `clean`. */
             expected: number | string;
             /**
