@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{ClaimedPart, DomainError, Mismatch, Service, require, sniff};
 use crate::{
-    db::{Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject},
+    db::{MultipartUpload, Outcome, SettledVia, Settlement, UploadIntent, VerifiedObject},
     model::{
         ByteSize, ETag, IntentEvent, IntentId, IntentState, ObjectKey, Principal, Scope, SizePromise, UploadMethod,
         object_key::ATTEMPT_DIGITS,
@@ -77,8 +77,8 @@ impl Service {
     /// Looks at the stored object, compares it with what was promised, and settles the upload in one conditional
     /// update. Any number of calls, on whatever path, in any order and at once, lead to one transition.
     ///
-    /// What counts at the deadline is when the object arrived, not when somebody looks: an upload that was finished in
-    /// time is not lost because nobody could say so in time.
+    /// What counts at the deadline is when the object arrived, or the parts of a planned multipart upload, not when
+    /// somebody looks: an upload that was finished in time is not lost because nobody could say so in time.
     ///
     /// A staged upload is copied first, and it is the copy that is verified: no client can write to that, while the
     /// staged object may become another at any moment. A multipart upload whose parts are all there is completed first.
@@ -116,22 +116,31 @@ impl Service {
         let mut failure = DomainError::Incomplete;
         for look in 1..=LOOKS {
             let arrived = self.store.head(&intent.object_key).await?;
-            let in_time = |head: &ObjectHead| head.last_modified.is_none_or(|at| at <= intent.confirm_until);
-            if is_over && !arrived.as_ref().is_some_and(in_time) {
+            if is_over && arrived.as_ref().is_some_and(|head| is_late(&intent, head)) {
                 return self.settle(&intent, via, Verdict::Expired).await;
             }
             let Some(arrived) = arrived else {
-                if let Some(multipart) = intent.multipart().filter(|_| look < LOOKS) {
-                    match self.assemble(&intent, &multipart, claim.parts).await {
+                // Which parts a file without a plan was to have is known to its client alone.
+                let may_be_whole = |multipart: &MultipartUpload<'_>| !is_over || multipart.plan.is_some();
+                if let Some(multipart) = intent.multipart().filter(|multipart| look < LOOKS && may_be_whole(multipart))
+                {
+                    let sent_until = is_over.then_some(intent.confirm_until);
+                    match self.assemble(&intent, &multipart, claim.parts, sent_until).await {
                         Ok(()) => {}
                         // Another may have put it together since the store was asked.
                         Err(error @ (DomainError::PartsGone | DomainError::Incomplete)) => failure = error,
                         Err(DomainError::Mismatched(mismatches)) => {
                             return self.settle(&intent, via, Verdict::Rejected(mismatches)).await;
                         }
+                        Err(DomainError::PartsMissing(_)) if is_over => {
+                            return self.settle(&intent, via, Verdict::Expired).await;
+                        }
                         Err(error) => return Err(error),
                     }
                     continue;
+                }
+                if is_over {
+                    return self.settle(&intent, via, Verdict::Expired).await;
                 }
                 // Somebody else may have confirmed it meanwhile, and removed the staged object.
                 let now = self.database.upload(intent.id).await?.ok_or(DomainError::NotFound)?;
@@ -392,6 +401,12 @@ fn settled(intent: UploadIntent) -> Result<UploadIntent, DomainError> {
         IntentState::Issued => Err(DomainError::Incomplete),
         IntentState::Aborted => Err(DomainError::InvalidState(IntentState::Aborted)),
     }
+}
+
+/// Whether the object came after the deadline. What is made of parts is as old as the service's own last step, and is
+/// there only if they were all there before.
+pub(super) fn is_late(intent: &UploadIntent, head: &ObjectHead) -> bool {
+    intent.multipart().is_none() && head.last_modified.is_some_and(|at| at > intent.confirm_until)
 }
 
 pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead) -> Vec<Mismatch> {

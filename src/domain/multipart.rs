@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry};
 
-use chrono::SubsecRound as _;
+use chrono::{DateTime, SubsecRound as _, Utc};
 
 use super::{
     BrokenRule, Caller, DomainError, Service, confirm::size_mismatch, error::MOST_BROKEN_RULES, require, url_end,
@@ -165,8 +165,8 @@ impl Service {
         }
     }
 
-    /// Makes the object of the parts, if every part of the plan is there and is what `claimed` says. Without a plan, what
-    /// `claimed` says is the only word on which parts there are to be.
+    /// Makes the object of the parts that were written until `sent_until`, if every part of the plan is there and is what
+    /// `claimed` says. Without a plan, what `claimed` says is the only word on which parts there are to be.
     ///
     /// The store is told the `ETag`s that were listed here, so a part that is replaced meanwhile ends in a refusal and
     /// not in an object that nobody has looked at.
@@ -179,9 +179,11 @@ impl Service {
         intent: &UploadIntent,
         multipart: &MultipartUpload<'_>,
         claimed: &[ClaimedPart],
+        sent_until: Option<DateTime<Utc>>,
     ) -> Result<(), DomainError> {
         let key = &intent.object_key;
-        let parts = self.store.parts(key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
+        let mut parts = self.store.parts(key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
+        retain_sent(&mut parts, sent_until);
         let parts = chosen_parts(parts, claimed);
         if let Err(refusal) = refuse_other_parts(intent, multipart, claimed, &parts) {
             // Parts may be missing because another has put them together since the object was looked for. SeaweedFS lists
@@ -255,6 +257,13 @@ fn open_multipart(intent: &UploadIntent) -> Result<MultipartUpload<'_>, DomainEr
         IntentState::Issued => Ok(multipart),
         IntentState::Expired => Err(DomainError::Expired),
         state => Err(DomainError::InvalidState(state)),
+    }
+}
+
+/// Leaves out parts that came after `sent_until`.
+pub(super) fn retain_sent(parts: &mut Vec<StoredPart>, sent_until: Option<DateTime<Utc>>) {
+    if let Some(end) = sent_until {
+        parts.retain(|part| part.last_modified.is_none_or(|at| at <= end));
     }
 }
 

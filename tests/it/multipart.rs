@@ -3,11 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::{
+    config::{Builder, RequestChecksumCalculation},
+    types::{CompletedMultipartUpload, CompletedPart},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
-use presignd::{config::SweeperConfig, domain::Sweeper, model::IntentState};
+use presignd::{clock::Clock, config::SweeperConfig, domain::Sweeper, model::IntentState};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -60,6 +63,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_part_that_is_sent_again_replaces_the_first", sent_again);
     suite.everywhere("an_upload_that_is_given_up_leaves_no_parts", aborted);
     suite.everywhere("the_sweeper_puts_together_what_is_whole_and_expires_the_rest", swept);
+    suite.everywhere("parts_that_came_in_time_are_put_together_after_the_deadline", in_time);
     suite.everywhere("ten_thousand_parts_are_signed_in_one_call", ten_thousand);
     suite.everywhere("every_part_is_bound_to_its_checksum", checksums);
     suite.everywhere("one_idempotency_key_begins_one_multipart_upload", idempotency);
@@ -615,11 +619,16 @@ async fn aborted(backend: Backend) {
     app.end().await;
 }
 
-async fn swept(backend: Backend) {
+/// A service whose clock stands still, which sweeps when the test says so, and whose URLs are for any network.
+async fn start_still(backend: &Backend) -> TestApp {
     let policies = POLICIES
         .replace("max_size", "ip_scope = \"off\"\nmax_size")
         .replace("checksum = \"required\"", "ip_scope = \"off\"\nchecksum = \"required\"");
-    let app = TestApp::start_with(&backend, AppOptions { policies: Some(policies), ..still() }).await;
+    TestApp::start_with(backend, AppOptions { policies: Some(policies), ..still() }).await
+}
+
+async fn swept(backend: Backend) {
+    let app = start_still(&backend).await;
     let (alice, bytes) = (app.user("alice"), content());
     let whole = alice.issue("whole.bin", &bytes, &json!({})).await;
     let broken = alice.issue("broken.bin", &bytes, &json!({})).await;
@@ -657,6 +666,43 @@ async fn swept(backend: Backend) {
     let done = sweep(&app).await;
     assert_eq!((done.multiparts_aborted, done.failed), (2, 0));
     assert_eq!((open_multiparts(&app).await, keys(&app).await.len()), (0, 1));
+    app.end().await;
+}
+
+async fn in_time(backend: Backend) {
+    let app = start_still(&backend).await;
+    let bytes = content();
+    // Its deadline is over by the store's clock, so its parts come by another way.
+    app.clock.set(Clock::System.now() - TimeDelta::hours(2));
+    let late = app.user("alice").issue("late.bin", &bytes, &json!({})).await;
+    let intent = row(&app, &late).await;
+    for (number, piece) in (1..).zip(bytes.chunks(PART)) {
+        let part = app.bucket.s3.upload_part().bucket(&app.bucket.bucket).key(intent.object_key.as_str());
+        let part = part.upload_id(intent.multipart().unwrap().upload_id).part_number(number);
+        // The embedded store takes no part with a checksum that was not announced.
+        let plain = Builder::new().request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+        let part = part.body(piece.to_vec().into()).customize().config_override(plain);
+        part.send().await.expect("it is written");
+    }
+    app.clock.set(Clock::System.now());
+    let alice = app.user("alice");
+    let whole = alice.issue("whole.bin", &bytes, &json!({})).await;
+    let broken = alice.issue("broken.bin", &bytes, &json!({})).await;
+    send(&alice, &whole, &bytes, &[1, 2, 3]).await;
+    send(&alice, &broken, &bytes, &[1, 3]).await;
+
+    // As after an outage of everything.
+    app.clock.set(instant(&broken["expires_at"]) + TimeDelta::days(2));
+    let sweeper = Sweeper::new(app.running.service.clone(), &SweeperConfig::default());
+    let rehearsal = sweeper.rehearse(|_| ()).await.unwrap();
+    drop(sweeper);
+    assert_eq!((rehearsal.due, rehearsal.confirm, rehearsal.expire), (3, 1, 2));
+    let done = sweep(&app).await;
+    assert_eq!((done.looked, done.confirmed, done.expired, done.failed), (3, 1, 2, 0));
+    assert_eq!(row(&app, &whole).await.state, IntentState::Confirmed);
+    for upload in [&late, &broken] {
+        assert_eq!(row(&app, upload).await.state, IntentState::Expired);
+    }
     app.end().await;
 }
 

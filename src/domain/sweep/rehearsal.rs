@@ -7,7 +7,7 @@ use crate::{
     db::UploadIntent,
     domain::{
         DomainError, confirm,
-        multipart::{chosen_parts, missing_parts},
+        multipart::{chosen_parts, missing_parts, retain_sent},
     },
     model::IntentState,
 };
@@ -64,11 +64,16 @@ impl Sweeper {
         }
     }
 
-    /// Whether an upload without an object would be given one.
-    async fn has_all_parts(&self, upload: &UploadIntent) -> Result<bool, DomainError> {
+    /// Whether an upload without an object would be given one, of parts that were written until `sent_until`.
+    async fn has_all_parts(
+        &self,
+        upload: &UploadIntent,
+        sent_until: Option<DateTime<Utc>>,
+    ) -> Result<bool, DomainError> {
         let Some(multipart) = upload.multipart() else { return Ok(false) };
         let parts = self.service.store.parts(&upload.object_key, multipart.upload_id).await?;
-        let (Some(parts), Some(plan)) = (parts, multipart.plan) else { return Ok(false) };
+        let (Some(mut parts), Some(plan)) = (parts, multipart.plan) else { return Ok(false) };
+        retain_sent(&mut parts, sent_until);
         Ok(missing_parts(&plan, &chosen_parts(parts, &[])).is_none())
     }
 
@@ -84,12 +89,11 @@ impl Sweeper {
             IntentState::Inspecting => {}
             IntentState::Issued => {
                 let is_over = now > upload.confirm_until;
+                let sent_until = is_over.then_some(upload.confirm_until);
                 match store.head(&upload.object_key).await? {
+                    Some(head) if is_over && confirm::is_late(upload, &head) => rehearsal.expire += 1,
+                    None if self.has_all_parts(upload, sent_until).await? => rehearsal.confirm += 1,
                     None if is_over => rehearsal.expire += 1,
-                    Some(head) if is_over && head.last_modified.is_some_and(|at| at > upload.confirm_until) => {
-                        rehearsal.expire += 1;
-                    }
-                    None if self.has_all_parts(upload).await? => rehearsal.confirm += 1,
                     None => rehearsal.wait += 1,
                     Some(head) if confirm::size_and_type_mismatches(upload, &head).is_empty() => rehearsal.confirm += 1,
                     Some(_) => rehearsal.reject += 1,
