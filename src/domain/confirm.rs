@@ -17,7 +17,7 @@ use crate::{
         object_key::ATTEMPT_DIGITS,
     },
     policy::{InspectionRule, SniffRule},
-    s3::ObjectHead,
+    s3::{ObjectHead, S3Error},
 };
 
 /// Looks at an object that changes between two of them before the client is told to try again.
@@ -182,8 +182,13 @@ impl Service {
     ) -> Result<Option<Result<UploadIntent, DomainError>>, DomainError> {
         let copy = intent.object_key.copied(&attempt()?).map_err(DomainError::NoKey)?;
         self.database.begin_copy(intent.id, &copy, self.clock.now()).await?;
-        let is_copied = self.store.copy(&intent.object_key, arrived, &copy).await?;
-        let verdict = if is_copied { self.verdict_on_copy(intent, &copy).await } else { Ok(None) };
+        let verdict = match self.store.copy(&intent.object_key, arrived, &copy).await {
+            Ok(true) => self.verdict_on_copy(intent, &copy).await,
+            Ok(false) => Ok(None),
+            Err(error @ S3Error::Refused { .. }) => Err(error.into()),
+            // It may come into being yet, and is found by its row then.
+            Err(error) => return Err(error.into()),
+        };
         let outcome = match verdict {
             Ok(Some(verdict)) => Some(self.settle(intent, via, verdict).await),
             Ok(None) => None,
