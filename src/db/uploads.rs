@@ -156,9 +156,9 @@ impl UploadIntent {
         if self.file_size_is_limit { SizePromise::AtMost(self.file_size) } else { SizePromise::Exact(self.file_size) }
     }
 
-    /// Whether `principal` issued this upload.
+    /// Whether `principal` issued this upload, as a member of the tenant that it speaks for now.
     pub fn is_owned_by(&self, principal: &Principal) -> bool {
-        self.subject == principal.subject && self.issuer == principal.issuer
+        principal.is(&self.issuer, &self.subject, self.tenant.as_deref())
     }
 }
 
@@ -277,6 +277,10 @@ impl Database {
             .order(upload_intents::id.desc())
             .limit(page.limit)
             .into_boxed();
+        if let Some(tenant) = &owner.tenant {
+            // As in `Principal::is`.
+            query = query.filter(upload_intents::tenant.is_null().or(upload_intents::tenant.eq(tenant)));
+        }
         if let Some(state) = page.state {
             query = query.filter(upload_intents::state.eq(state.as_str()));
         }

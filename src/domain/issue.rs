@@ -256,6 +256,12 @@ impl Service {
     ) -> Result<IssuedUpload, DomainError> {
         match recorded {
             Recorded::Mismatch => Err(DomainError::IdempotencyMismatch),
+            // Of the same user in another tenant: to this one, it is another's.
+            Recorded::Replay(earlier) if !earlier.is_owned_by(caller.principal) => {
+                Err(DomainError::IdempotencyMismatch)
+            }
+            // Before the sweeper has been there, its renewal says the same.
+            Recorded::Replay(earlier) if earlier.state == IntentState::Expired => Err(DomainError::Expired),
             Recorded::Replay(earlier) if earlier.state == IntentState::Issued => {
                 self.renew_intent(caller, *earlier, expires_in, form_return).await
             }
@@ -365,7 +371,9 @@ impl Service {
 fn area(principal: &Principal, policy: &str, network: Option<ClientNetwork>) -> StagingArea {
     let network = network.map(|network| network.to_string()).unwrap_or_default();
     let mut context = digest::Context::new(&digest::SHA256);
-    for part in ["presignd area v1", &principal.issuer, &principal.subject, policy, &network] {
+    // Whoever speaks for two tenants has an area in each. A tenant's name may be empty, which is not to have none.
+    let tenant = principal.tenant.as_ref().map(|tenant| format!("={tenant}")).unwrap_or_default();
+    for part in ["presignd area v1", &principal.issuer, &tenant, &principal.subject, policy, &network] {
         // With its length, so that no two lists of parts read the same.
         context.update(&part.len().to_be_bytes());
         context.update(part.as_bytes());
@@ -380,15 +388,16 @@ mod tests {
 
     #[test]
     fn nobody_shares_an_area() {
-        let who = |issuer: &str, subject: &str| Principal {
+        let member = |issuer: &str, subject: &str, tenant: Option<&str>| Principal {
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
-            tenant: None,
+            tenant: tenant.map(str::to_owned),
             can_upload: true,
             can_download: true,
             can_administer: false,
             authenticated_until: DateTime::UNIX_EPOCH,
         };
+        let who = |issuer: &str, subject: &str| member(issuer, subject, None);
         let network = |address: &str| ClientNetwork::of(address.parse().unwrap(), IpScope::Prefix { v4: 32, v6: 64 });
         let areas = [
             area(&who("i", "alice"), "default", network("192.0.2.1")),
@@ -398,6 +407,8 @@ mod tests {
             area(&who("i", "alice"), "default", network("192.0.2.2")),
             area(&who("i", "alice"), "default", None),
             area(&who("ia", "lice"), "default", network("192.0.2.1")),
+            area(&member("i", "alice", Some("acme")), "default", network("192.0.2.1")),
+            area(&member("i", "alice", Some("")), "default", network("192.0.2.1")),
         ];
         for (at, one) in areas.iter().enumerate() {
             assert!(!areas.iter().skip(at + 1).any(|other| other == one), "{at}");

@@ -25,7 +25,8 @@ impl fmt::Display for Scope {
     }
 }
 
-/// An authenticated user. Issuer and subject identify it together: two issuers may both know an `alice`.
+/// An authenticated user. Issuer and subject identify it together: two issuers may both know an `alice`. What it uploads
+/// as a member of one tenant is not its own in another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// `iss` of the token.
@@ -49,6 +50,13 @@ impl Principal {
     /// with others.
     pub fn administers_only(&self) -> Option<(String, String)> {
         self.tenant.as_ref().map(|tenant| (self.issuer.clone(), tenant.clone()))
+    }
+
+    /// Whether this is the user of `issuer` and `subject`, in its `tenant`. Where one of both has none, the issuer did not
+    /// tell tenants apart at that time, and the user was the same in all.
+    pub fn is(&self, issuer: &str, subject: &str, tenant: Option<&str>) -> bool {
+        let tenants = self.tenant.as_deref().zip(tenant);
+        self.issuer == issuer && self.subject == subject && tenants.is_none_or(|(mine, other)| mine == other)
     }
 
     /// Whether this principal may do what `scope` covers.

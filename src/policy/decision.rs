@@ -275,7 +275,7 @@ impl Rules {
         owner_tenant: Option<&str>,
     ) -> bool {
         let same_issuer = reader.issuer == owner_issuer;
-        let owner = same_issuer && reader.subject == owner_subject;
+        let owner = reader.is(owner_issuer, owner_subject, owner_tenant);
         match self.readers {
             Readers::Owner => owner,
             // An issuer that writes an empty claim for users without a tenant must not make them one tenant.
@@ -590,6 +590,7 @@ mod tests {
             (reader("https://a", "alice", Some("acme")), owned, [true, true, true]),
             (reader("https://a", "alice", None), owned, [true, true, true]),
             (reader("https://a", "alice", Some("other")), private, [true, true, true]),
+            (reader("https://a", "alice", Some("other")), owned, [false, false, true]),
             (reader("https://a", "bob", Some("acme")), owned, [false, true, true]),
             (reader("https://a", "bob", Some("Acme")), owned, [false, false, true]),
             (reader("https://a", "bob", None), owned, [false, false, true]),

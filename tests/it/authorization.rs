@@ -53,7 +53,11 @@ async fn others(backend: Backend) {
     let (foreigner, other_carol) = (member("dave", "globex"), app.user("carol"));
 
     let nobodys = "01890a5d-ac96-774b-bcce-b302099a8057";
-    for (owner, strangers, more) in [(&alice, [&bob, &namesake], &put), (&carol, [&foreigner, &other_carol], &shared)] {
+    // The same person in another tenant, whose list and answers are that tenant's.
+    let elsewhere = member("carol", "globex");
+    for (owner, strangers, more) in
+        [(&alice, &[&bob, &namesake][..], &put), (&carol, &[&foreigner, &other_carol, &elsewhere], &shared)]
+    {
         let issued = owner.issue("a.txt", b"12345", more).await;
         let confirmed = owner.upload("a.txt", b"12345", more).await;
         for stranger in strangers {
@@ -71,6 +75,12 @@ async fn others(backend: Backend) {
         assert_eq!(owner.get(&path(&issued)).await.expect(StatusCode::OK)["state"], "issued");
         assert_eq!(owner.get(&path(&confirmed)).await.expect(StatusCode::OK), confirmed);
     }
+    let once = |caller: &Caller| {
+        let body = json!({ "original_file_name": "a.txt", "file_size": 5, "method": "put", "policy": "default" });
+        Reply::of(caller.request(Method::POST, "/api/v1/uploads").header("idempotency-key", "k").json(&body))
+    };
+    once(&carol).await.expect(StatusCode::CREATED);
+    once(&elsewhere).await.expect_problem(422, "idempotency_mismatch");
     for id in [nobodys, "1", "00000000-0000-0000-0000-000000000000", "%ff", "'%20OR%20''='", "nul%00"] {
         let by_path = format!("/api/v1/uploads/{id}");
         alice.get(&by_path).await.expect_problem(404, "not_found");
