@@ -35,6 +35,9 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("an_idempotency_key_leads_to_one_upload", idempotency);
     suite.everywhere("requests_at_once_with_one_idempotency_key_make_one_upload", idempotency_at_once);
     suite.everywhere("a_replay_after_the_end_tells_the_outcome", idempotency_after_the_end);
+    // The embedded PostgreSQL serves one connection.
+    let real = &[BackendKind::Rgw, BackendKind::SeaweedFs];
+    suite.on(real, "a_replay_after_the_deadline_is_of_nothing", idempotency_after_the_deadline);
     suite.everywhere("aborting_removes_the_object_for_good", abort);
     suite.everywhere("completing_waits_for_the_object_and_repeats", complete);
     suite.everywhere("completing_at_once_is_one_transition", complete_at_once);
@@ -580,6 +583,20 @@ async fn idempotency_after_the_end(backend: Backend) {
     for nothing in ["upload", "presigned_post_data", "callback"] {
         assert!(replayed.as_object().unwrap().contains_key(nothing));
         assert_eq!(replayed[nothing], Value::Null, "{nothing}");
+    }
+    app.end().await;
+}
+
+/// Whether or not the sweeper has been there.
+async fn idempotency_after_the_deadline(backend: Backend) {
+    let app = TestApp::start(&backend).await;
+    let alice = app.user("alice");
+    let body = request(&json!({ "method": "put" }));
+    let late = issue_once(&alice, "late", &body).await.expect(StatusCode::CREATED);
+    for expired in ["", ", state = 'expired', settled_at = now(), settled_via = 'sweeper'"] {
+        let past = "expires_at = created_at + interval '1 ms', confirm_until = created_at + interval '2 ms'";
+        app.database.psql(&format!("UPDATE upload_intents SET {past}{expired} WHERE id = '{}'", id(&late)));
+        issue_once(&alice, "late", &body).await.expect_problem(410, "upload_expired");
     }
     app.end().await;
 }

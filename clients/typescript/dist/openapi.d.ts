@@ -1535,7 +1535,7 @@ export interface components {
             upload: null;
             presigned_post_data: null;
             callback: null;
-        } & (components["schemas"]["InspectingUpload"] | components["schemas"]["SettledUpload"]);
+        } & (components["schemas"]["InspectingUpload"] | components["schemas"]["ConfirmedUpload"] | components["schemas"]["RejectedUpload"] | components["schemas"]["AbortedUpload"]);
         IssuedUploads: {
             /** @description For each file of the request, in its order, what a request of its own would have been answered. */
             results: (components["schemas"]["BatchIssued"] | components["schemas"]["BatchRefused"])[];
