@@ -194,6 +194,12 @@ async fn earlier_in_batch(
     let Some(ids) = ids.filter(|ids| request_sha256 == key.request_sha256 && ids.len() == intents.len()) else {
         return Ok(Some(Recorded::Mismatch));
     };
+    let wanted: Vec<Uuid> = ids.iter().copied().flatten().collect();
+    let found = uploads::find_all(&wanted, connection).await?;
+    if found.len() != wanted.len() {
+        // Its month was dropped, or somebody has removed it: nothing may be signed in its place.
+        return Err(diesel::result::Error::NotFound);
+    }
     let missing = ids.iter().zip(intents).filter(|(id, _)| id.is_none());
     let rows: Vec<&UploadIntent> = missing.filter_map(|(_, intent)| *intent).collect();
     if !rows.is_empty() {
@@ -208,8 +214,6 @@ async fn earlier_in_batch(
             .execute(connection)
             .await?;
     }
-    let wanted: Vec<Uuid> = ids.iter().copied().flatten().collect();
-    let found = uploads::find_all(&wanted, connection).await?;
     let mut earlier: HashMap<Uuid, UploadIntent> = found.into_iter().map(|upload| (upload.id.uuid(), upload)).collect();
     Ok(Some(Recorded::Replay(ids.iter().map(|id| earlier.remove(&(*id)?).map(Box::new)).collect())))
 }

@@ -174,7 +174,11 @@ fn of_one<T, E: From<DomainError>>(outcome: Result<T, DomainError>) -> Result<Re
     match outcome {
         Ok(value) => Ok(Ok(value)),
         Err(
-            error @ (DomainError::Db(_) | DomainError::S3(_) | DomainError::Signing(_) | DomainError::NoRandomness),
+            error @ (DomainError::Db(_)
+            | DomainError::S3(_)
+            | DomainError::Signing(_)
+            | DomainError::NoRandomness
+            | DomainError::OtherBucket { .. }),
         ) => Err(error),
         Err(error) => Ok(Err(error.into())),
     }

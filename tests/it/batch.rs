@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::{
     faults::database::{intent, readiness, start_on, stoppable_postgres},
     support::{
-        AppOptions, Backend, Caller, ChaosProxy, Reply, Suite, TestApp, app::POLICIES, caller::id, load::eventually,
-        services::postgres::Stop,
+        AppOptions, Backend, Caller, ChaosProxy, Reply, Suite, TestApp, app::POLICIES, backend::BackendKind,
+        caller::id, load::eventually, services::postgres::Stop,
     },
 };
 
@@ -27,6 +27,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_batch_that_breaks_a_rule_is_refused_as_a_whole", rules);
     suite.everywhere("a_repeated_batch_gives_the_same_uploads", replays);
     suite.everywhere("a_repeated_batch_fills_the_places_of_refused_files", fills);
+    // The embedded PostgreSQL serves one connection.
+    suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "a_batch_whose_rows_are_gone_is_not_signed_again", lost);
     suite.everywhere("batches_at_once_with_one_key_make_each_upload_once", at_once);
     suite.everywhere("files_in_parts_go_in_batches_and_leave_nothing_behind", in_parts);
     suite.everywhere("a_batch_with_a_bad_row_fails_alone_and_as_a_whole", bad_row);
@@ -242,6 +244,18 @@ async fn fills(backend: Backend) {
     assert_eq!(fourth[0]["problem"]["code"], "policy_refused", "no fresh URL by today's policy");
     assert_eq!(fourth[1]["upload"]["id"], first[1]["upload"]["id"]);
     assert_eq!(recorded(&alice).await, 3);
+    app.end().await;
+}
+
+async fn lost(backend: Backend) {
+    let app = TestApp::start(&backend).await;
+    let alice = app.user("alice");
+    let uploads = [file("a.txt"), file("b.txt")];
+    let first = issue(&alice, Some("k"), &uploads).await;
+    app.database.psql(&format!("DELETE FROM upload_intents WHERE id = '{}'", ids(&first)[0]));
+    // Not a URL in place of what the key stands for: nothing would be recorded of it.
+    send(&alice, Some("k"), &uploads).await.expect_problem(500, "internal");
+    assert_eq!(recorded(&alice).await, 1);
     app.end().await;
 }
 
