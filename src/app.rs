@@ -17,6 +17,7 @@ use actix_web::{
     web,
 };
 use chrono::{DateTime, Utc};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
@@ -45,6 +46,10 @@ use crate::{
 
 /// How often a database that did not answer at the start is asked again.
 const SCHEMA_RETRY: Duration = Duration::from_secs(2);
+
+/// How long a connection is silent before its peer is asked whether it is still there, and how often then.
+const KEEPALIVE: Duration = Duration::from_mins(1);
+const KEEPALIVE_PROBES: Duration = Duration::from_secs(15);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -339,7 +344,7 @@ fn serve(
     metrics: Metrics,
 ) -> Result<(SocketAddr, actix_web::dev::Server), StartError> {
     let failed = |source| StartError::Listen { address: config.server.listen, source };
-    let listener = listen(config.server.listen).map_err(failed)?;
+    let listener = listen(config.server.listen, config.delivery.stall_timeout).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     // Port 0 takes a free one, and URLs have to name that.
     let mut config = config.clone();
@@ -365,12 +370,20 @@ fn serve(
 }
 
 /// As actix would, but here, because the port has to be known before the routes are made.
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
+///
+/// Connections inherit the options. actix waits without end for a client that takes nothing of its answer, or that went
+/// away without a word: the first would keep its stream's place, and either its connection.
+fn listen(address: SocketAddr, stall_timeout: Duration) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Without it, a restart would have to wait for the old connections to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(2048)?.into_std()
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_PROBES))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(stall_timeout))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(2048)?;
+    Ok(socket.into())
 }
 
 fn token_keys(config: &CallbackConfig) -> Result<TokenKeys, SecretFileError> {

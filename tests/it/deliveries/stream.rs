@@ -132,6 +132,8 @@ async fn stalled(backend: Backend) {
     let response = alice.request(Method::GET, &path(&uploaded, "")).send().await.unwrap();
     eventually(PATIENCE, async || (reader.status().broken == 1).then_some(())).await;
     assert!(reader.status().bytes < u64::try_from(LARGE).unwrap(), "back-pressure: {:?}", reader.status());
+    // Whether or not it ever reads again.
+    eventually(PATIENCE, async || (reader.status().running == 0).then_some(())).await;
     assert!(response.bytes().await.is_err(), "what is missing is not taken for the end");
     app.end().await;
 }
