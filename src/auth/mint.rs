@@ -27,6 +27,8 @@ pub struct DevelopmentToken<'a> {
     pub scopes: &'a [&'a str],
     /// From now until `exp`, in whole seconds.
     pub lifetime: Duration,
+    /// What it is signed with: one that takes a shared secret.
+    pub algorithm: Algorithm,
 }
 
 /// Why no token was made.
@@ -43,7 +45,7 @@ pub enum MintError {
     Signing,
 }
 
-/// Signs `token` with HS256. Meant for the issuer of a development set-up, who is this service itself.
+/// Signs `token`. Meant for the issuer of a development set-up, who is this service itself.
 pub fn mint_development_token(
     secret: &SecretString,
     token: &DevelopmentToken<'_>,
@@ -71,7 +73,7 @@ pub fn mint_development_token(
     claims.insert("sub".to_owned(), Value::from(token.subject));
     claims.insert("iat".to_owned(), Value::from(now.timestamp()));
     claims.insert("exp".to_owned(), Value::from(expires.timestamp()));
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret))
+    jsonwebtoken::encode(&Header::new(token.algorithm), &claims, &EncodingKey::from_secret(secret))
         .map(SecretString::from)
         .map_err(|_| MintError::Signing)
 }

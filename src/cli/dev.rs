@@ -8,6 +8,7 @@ use std::{
 
 use aws_lc_rs::rand;
 use clap::Args;
+use jsonwebtoken::Algorithm;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -271,6 +272,7 @@ fn token(keys: &Keys) -> Result<String, Failure> {
         scope_claim: "scope",
         scopes: &[],
         lifetime: TOKEN_LIFETIME,
+        algorithm: Algorithm::HS256,
     };
     let secret = SecretString::from(keys.jwt.as_str());
     Ok(mint_development_token(&secret, &token, Clock::System.now())?.expose_secret().to_owned())

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use jsonwebtoken::Algorithm;
 use secrecy::ExposeSecret as _;
 
 use super::{Failure, load, print};
@@ -68,6 +69,7 @@ async fn mint(config: &AuthConfig, args: &TokenArgs) -> Result<String, Failure> 
             scope_claim: &config.scopes.claim,
             scopes: &scopes,
             lifetime: args.lifetime,
+            algorithm: issuer.algorithms.first().copied().unwrap_or(Algorithm::HS256),
         };
         let token = mint_development_token(&secret, &token, Clock::System.now())?;
         return Ok(token.expose_secret().to_owned());

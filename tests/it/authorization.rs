@@ -2,6 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
+use jsonwebtoken::Algorithm;
 use presignd::auth::{DevelopmentToken, mint_development_token};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -104,6 +105,7 @@ async fn tokens(backend: Backend) {
             scope_claim: "scope",
             scopes: &[],
             lifetime: std::time::Duration::from_hours(1),
+            algorithm: Algorithm::HS256,
         };
         mint_development_token(&SecretString::from(secret), &token, now).unwrap().expose_secret().to_owned()
     };

@@ -12,6 +12,7 @@ use std::{
     sync::mpsc::{Receiver, channel},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::StatusCode;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
@@ -424,6 +425,11 @@ fn token_refusals() {
         assert!(ended.stderr.contains(expected) && ended.stdout.is_empty(), "expected {expected:?}: {ended:?}");
     }
     run(&["token", "--tenant", "acme"], tenants.path(), &[]).expect(0);
+    let longer = "secret = \"fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210\"";
+    let stronger = CONFIG.replace("HS256", "HS512").replace("secret = \"fedcba9876543210fedcba9876543210\"", longer);
+    let minted = run(&["token"], files(&stronger, POLICIES).path(), &[]).expect(0).stdout;
+    let header = URL_SAFE_NO_PAD.decode(minted.split('.').next().unwrap()).expect("base64");
+    assert!(String::from_utf8_lossy(&header).contains("\"HS512\""), "what the issuer's tokens must be signed with");
 }
 
 /// What `dev` printed.

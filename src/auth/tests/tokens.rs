@@ -325,6 +325,7 @@ async fn minted_tokens_are_accepted_until_they_expire() {
         scope_claim: "scope",
         scopes: &["files:write", "files:admin"],
         lifetime: std::time::Duration::from_hours(1),
+        algorithm: Algorithm::HS256,
     };
     let minted = mint_development_token(&secret, &token, now()).unwrap();
     let config = config_with(

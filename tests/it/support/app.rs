@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use chrono::{DateTime, Utc};
+use jsonwebtoken::Algorithm;
 use presignd::{
     app::{self, Running},
     auth::{DevelopmentToken, mint_development_token},
@@ -195,6 +196,7 @@ pub(crate) fn token(options: &TokenOptions<'_>, now: DateTime<Utc>) -> String {
         scope_claim: "scope",
         scopes: options.scopes,
         lifetime: std::time::Duration::from_hours(1),
+        algorithm: Algorithm::HS256,
     };
     let secret = SecretString::from(JWT_SECRET);
     mint_development_token(&secret, &token, now).expect("a token").expose_secret().to_owned()
