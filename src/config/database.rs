@@ -84,7 +84,12 @@ impl DatabaseConfig {
         );
         require((1..=1000).contains(&self.max_connections), "database.max_connections", "must be 1 to 1000");
         require(!self.acquire_timeout.is_zero(), "database.acquire_timeout", "must be longer than 0");
-        require(!self.statement_timeout.is_zero(), "database.statement_timeout", "must be longer than 0");
+        // PostgreSQL counts it in whole milliseconds, of which 0 means no limit.
+        require(
+            (Duration::from_millis(1)..=Duration::from_hours(24)).contains(&self.statement_timeout),
+            "database.statement_timeout",
+            "must be 1ms to 24h",
+        );
         require((1..=64).contains(&self.ledger.writers), "database.ledger.writers", "must be 1 to 64");
         require((1..=1_000_000).contains(&self.ledger.queue), "database.ledger.queue", "must be 1 to 1000000");
         require((1..=4096).contains(&self.ledger.max_batch), "database.ledger.max_batch", "must be 1 to 4096");

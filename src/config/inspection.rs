@@ -140,8 +140,12 @@ impl InspectionConfig {
             }
         };
         let url = Url::parse(&self.url).ok();
-        let usable = url
-            .is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty());
+        let usable = url.is_some_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+        });
         hold(usable, "url", "must be a URL with http or https, without user and password");
         hold(!self.field.is_empty(), "field", "must be the name of a form's field");
         let both = self.authorization.is_some() && self.authorization_file.is_some();

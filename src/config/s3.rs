@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Problem, duration, secret, switch};
+use super::{Problem, duration, secret, server::is_base_url, switch};
 use crate::model::UploadMethod;
 
 /// Settings of the S3-compatible store.
@@ -134,6 +134,16 @@ impl S3Config {
         let mut problems = Vec::new();
         if self.region.is_empty() || !self.region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             problems.push(Problem::new("s3.region", "must be a region name such as \"eu-central-1\""));
+        }
+        let sts_endpoint = self.sts.as_ref().and_then(|sts| sts.endpoint.as_ref());
+        for (key, url) in [
+            ("s3.endpoint", self.endpoint.as_ref()),
+            ("s3.public_endpoint", self.public_endpoint.as_ref()),
+            ("s3.sts.endpoint", sts_endpoint),
+        ] {
+            if url.is_some_and(|url| !is_base_url(url)) {
+                problems.push(Problem::new(key, "must be an http or https URL without user, query or fragment"));
+            }
         }
         if self.access_key_id.is_some() != self.secret_access_key.is_some() {
             let rule = "must be given together with s3.secret_access_key, or both left out";

@@ -79,14 +79,9 @@ impl ServerConfig {
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        if let Some(url) = &self.public_url {
-            let origin = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-            if origin.is_none_or(str::is_empty) || url.ends_with('/') || url.contains(['?', '#', ' ']) {
-                problems.push(Problem::new(
-                    "server.public_url",
-                    "must be an http or https URL without a trailing slash, query or fragment",
-                ));
-            }
+        if self.public_url.as_ref().is_some_and(|url| !is_base_url(url) || url.ends_with('/')) {
+            let rule = "must be an http or https URL without a trailing slash, user, query or fragment";
+            problems.push(Problem::new("server.public_url", rule));
         }
         if self.workers == Some(0) {
             problems.push(Problem::new("server.workers", "must be at least 1"));
@@ -134,6 +129,17 @@ pub(crate) const AN_ORIGIN: &str =
 /// stores.
 pub(crate) fn is_origin(text: &str) -> bool {
     origin_of(text).as_deref() == Some(text) && text.starts_with("http")
+}
+
+/// Whether paths can be put behind `text`: an http or https URL with a host and without user, query or fragment.
+pub(super) fn is_base_url(text: &str) -> bool {
+    let usable = |url: &Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+    };
+    !text.contains(['?', '#', ' ']) && Url::parse(text).is_ok_and(|url| usable(&url))
 }
 
 /// The origin of `url` as browsers write it.

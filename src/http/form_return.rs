@@ -59,14 +59,16 @@ pub(super) fn form_return(state: &State, page: Option<&str>) -> Result<Option<Fo
 fn allowed_page(state: &State, field: &str, text: &str) -> Result<Url, ApiError> {
     let page = Url::parse(text).ok().filter(|page| {
         let origin = page.origin().ascii_serialization();
-        text.len() <= MAX_PAGE_BYTES
+        // As it comes back, with characters beyond ASCII percent-encoded: what is taken now must be taken then.
+        page.as_str().len() <= MAX_PAGE_BYTES
+            && matches!(page.scheme(), "http" | "https")
             && page.username().is_empty()
             && page.password().is_none()
             && state.redirect_origins.contains(&origin)
     });
     page.ok_or_else(|| {
         let rule = format!(
-            "must be a URL of at most {MAX_PAGE_BYTES} bytes whose origin is listed in server.redirect_allowed_origins"
+            "must be an http or https URL of at most {MAX_PAGE_BYTES} bytes, percent-encoded, whose origin is listed in server.redirect_allowed_origins"
         );
         ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new(field, rule)])
     })

@@ -296,6 +296,17 @@ fn check_refuses() {
             "policies.toml:2: policy.default.ip_scope: needs the [s3.sts] settings",
         ),
         ("[callback]", "[callback", "presignd.toml:8: syntax: "),
+        (
+            "[s3.sts]\n",
+            "[s3.sts]\nendpoint = \"sts.local:9000\"\n",
+            "presignd.toml:7: s3.sts.endpoint: must be an http or https URL",
+        ),
+        (
+            "bucket = \"files\"",
+            "bucket = \"files\"\nendpoint = \"minio:9000\"\npublic_endpoint = \"https://files.example.com\"",
+            "presignd.toml:6: s3.endpoint: must be an http or https URL",
+        ),
+        ("[server]\n", "[server]\npublic_url = \"https://[::1\"\n", "server.public_url: must be an http or https URL"),
     ];
     // Not Unicode, where a setting is meant to be, and where it is nobody's.
     let folder = files(CONFIG, POLICIES);

@@ -29,6 +29,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     let real = &[BackendKind::Rgw, BackendKind::SeaweedFs];
     suite.on(real, "printed_cors_rules_let_every_request_through", sufficient);
     suite.on(real, "every_part_of_the_printed_cors_rules_is_needed", necessary);
+    suite.everywhere("an_asterisk_allows_every_origin_whatever_stands_beside_it", asterisk);
 }
 
 fn needed(app: &TestApp) -> BucketCors {
@@ -269,4 +270,17 @@ async fn necessary(backend: Backend) {
     };
     eventually(Duration::from_secs(10), withheld).await;
     app.end().await;
+}
+
+async fn asterisk(backend: Backend) {
+    for origins in [format!("\"*\", \"{ORIGIN}\""), format!("\"{ORIGIN}\", \"*\"")] {
+        let settings = format!("[server]\ncors_allowed_origins = [{origins}]");
+        let app = TestApp::start_with(&backend, AppOptions { settings, ..AppOptions::default() }).await;
+        for origin in [ORIGIN, ELSEWHERE] {
+            let request = app.anonymous().request(Method::GET, "/healthz").header("origin", origin);
+            let allowed = header(&Reply::of(request).await, "access-control-allow-origin");
+            assert!(["*", origin].contains(&allowed.as_str()), "{origins}, {origin}: {allowed}");
+        }
+        app.end().await;
+    }
 }

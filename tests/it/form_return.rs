@@ -95,6 +95,8 @@ async fn pages(backend: Backend) {
     let issued = alice.issue("a.txt", b"bytes", &to("http://localhost:3000")).await;
     let token = issued["callback"]["token"].as_str().unwrap();
     let long = format!("https://app.example.com/{}", "x".repeat(2048));
+    // Of 1,520 bytes, and of 4,520 as it comes back.
+    let long_then = format!("https://app.example.com/{}", "書".repeat(500));
     for page in [
         "",
         "/done",
@@ -111,7 +113,9 @@ async fn pages(backend: Backend) {
         "http://localhost/",
         "javascript:alert(1)",
         "data:text/html,x",
+        "blob:https://app.example.com/1",
         &long,
+        &long_then,
     ] {
         let body =
             json!({ "original_file_name": "a.txt", "file_size": 5, "method": "post", "success_action_redirect": page });
