@@ -17,6 +17,7 @@ mod webhooks;
 
 use std::{
     fmt,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -256,21 +257,19 @@ pub fn run() -> ExitCode {
     done.unwrap_or_else(|failure| report(&failure))
 }
 
-#[expect(clippy::print_stderr, reason = "the command line's answer")]
 fn report(failure: &Failure) -> ExitCode {
     for line in failure.0.lines() {
         // A reason belongs to the line above it.
         let prefix = if line.starts_with(' ') { "" } else { "presignd: " };
-        eprintln!("{prefix}{line}");
+        // Unlike `eprintln!`, which panics where nobody listens any more.
+        let _ = writeln!(io::stderr(), "{prefix}{line}");
     }
     ExitCode::FAILURE
 }
 
 /// Writes a line to standard output. Whoever closed it, such as `head`, has read enough.
 fn print(line: impl fmt::Display) {
-    use std::io::Write as _;
-
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn start_logging(config: &Config) {

@@ -43,7 +43,12 @@ pub(super) async fn run(args: &DriftArgs, runtime: &Handle) -> Result<ExitCode, 
     let config = load(&args.config)?;
     start_logging(&config);
     let assembly = app::assemble(&config, Clock::System, runtime).await?;
-    app::prepare_schema(&assembly.service.database, config.database.migrate_on_start, Clock::System.now()).await?;
+    app::prepare_schema(
+        &assembly.service.database,
+        config.database.migrate_on_start && args.repair,
+        Clock::System.now(),
+    )
+    .await?;
     let mut service = assembly.service.clone();
     service.store = service.store.paced(config.sweeper.requests_per_second);
     let bar = bar::counting("objects");
