@@ -12,10 +12,12 @@ COPY src src
 COPY clients/typescript/dist/index.js clients/typescript/dist/index.js
 COPY web web
 # Without default features: PostgreSQL and the store of `presignd dev` stay out of the binary.
-# The caches outlive the build but are no part of the image, so the binary is copied out of them in the same step.
+# The caches outlive the build but are no part of the image, so the binary is copied out of them in the same step. Cargo
+# goes by times, and those of another working tree may be older than what the cache was built from: hence the touch.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --no-default-features --bin presignd \
+    touch build.rs src/lib.rs src/main.rs \
+    && cargo build --release --locked --no-default-features --bin presignd \
     && cp target/release/presignd /presignd
 
 # The same Debian release as the builder's: the binary is linked to its glibc.
@@ -30,6 +32,8 @@ COPY --from=build /presignd /usr/local/bin/presignd
 # The default, loopback, cannot be reached from outside of a container. The environment comes before the file, so
 # server.listen in the file has no effect here; another port needs another `presignd probe --url` as well.
 ENV PRESIGND_SERVER__LISTEN=0.0.0.0:8080
+# For every command: `docker run IMAGE migrate` finds it as `serve` does. Mount it there, or name another place.
+ENV PRESIGND_CONFIG=/etc/presignd/presignd.toml
 EXPOSE 8080
 
 # Numeric, so that Kubernetes can see that it is not root (runAsNonRoot). Nothing is written to disk.
@@ -42,4 +46,4 @@ HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 CMD ["pre
 # orchestrator's grace period more than that.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["presignd"]
-CMD ["serve", "--config", "/etc/presignd/presignd.toml"]
+CMD ["serve"]
