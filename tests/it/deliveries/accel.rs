@@ -43,6 +43,7 @@ impl Nginx {
         let changes = [
             ("listen 80;", format!("listen 127.0.0.1:{port};")),
             ("server 127.0.0.1:8080;", format!("server {};", app.address())),
+            ("/var/log/nginx/access.log", folder.join("access.log").display().to_string()),
             ("/var/cache/nginx/presignd", folder.join("cache").display().to_string()),
         ];
         for (shipped, here) in changes {
@@ -263,6 +264,9 @@ async fn tickets(backend: Backend) {
     assert!(part.bytes == bytes[1000..2000]);
     holder.get(&ticket).await.expect_problem(410, "ticket_used");
     drop(nginx);
+    // A ticket that is not used up yet is as good as the file to whoever reads the log.
+    let logged = std::fs::read_to_string(app.folder().join("access.log")).expect("a log");
+    assert!(logged.contains("POST /api/v1/downloads") && !logged.contains("/t/"), "{logged}");
     app.end().await;
 }
 
