@@ -431,10 +431,12 @@ const files = {
         if (request !== this.request) return;
         if (upload.state !== "inspecting") row.replaceWith(this.row(upload));
       }
-      this.watch();
     } catch (error) {
       complain(error);
+      if (error.status === 401 || request !== this.request) return;
     }
+    // Also after a look that failed: the verdict is still to come.
+    this.watch();
   },
 
   row(upload) {
