@@ -144,10 +144,10 @@ var Api = class {
   async #authorized(ask) {
     const token = this.#token;
     if (typeof token === "string") return ask(`Bearer ${token}`);
-    const response = await ask(`Bearer ${await token(false)}`);
+    const response = await ask(`Bearer ${await freshOf(token, false)}`);
     if (response.status !== 401) return response;
     await response.body?.cancel();
-    return ask(`Bearer ${await token(true)}`);
+    return ask(`Bearer ${await freshOf(token, true)}`);
   }
   async #ask(method, path, call, authorization) {
     call.signal?.throwIfAborted();
@@ -174,6 +174,13 @@ var Api = class {
     }
   }
 };
+async function freshOf(token, isRefused) {
+  try {
+    return await token(isRefused);
+  } catch (cause) {
+    throw new PresigndError("network_error", "The token cannot be had", { cause });
+  }
+}
 async function fetchOf(whom, url, signal, headers = {}) {
   try {
     return await fetch(url, { headers, signal: signal ?? null });
@@ -321,7 +328,7 @@ var Run = class {
   }
   /** The remembered upload, taken up again; or none, when there is none, or nothing is left of it to go on with. */
   async #resume() {
-    const remembered = await this.#options.store?.getItem(this.#key);
+    const remembered = await attempted(() => this.#options.store?.getItem(this.#key));
     const id = remembered && idIn(remembered);
     if (!id) return void 0;
     const upload2 = await this.#takeUp(id);
@@ -350,12 +357,12 @@ var Run = class {
       throw unsupported();
     }
     const remembered = { id: grant.id, name: this.#name, size: this.#file.size };
-    await this.#options.store?.setItem(this.#key, JSON.stringify(remembered));
+    await attempted(() => this.#options.store?.setItem(this.#key, JSON.stringify(remembered)));
     await this.#options.onIssued?.(grant);
     return this.#sendAndConfirm(resumed);
   }
   async #forget() {
-    await this.#options.store?.removeItem(this.#key);
+    await attempted(() => this.#options.store?.removeItem(this.#key));
   }
   async #sendAndConfirm(resumed) {
     const { method } = this.#grant.upload;
@@ -554,6 +561,13 @@ async function sha256(blob) {
 }
 function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+async function attempted(step) {
+  try {
+    return await step();
+  } catch {
+    return void 0;
+  }
 }
 
 // src/client.ts

@@ -52,10 +52,10 @@ export class Api {
   async #authorized(ask: (authorization: string) => Promise<Response>): Promise<Response> {
     const token = this.#token;
     if (typeof token === "string") return ask(`Bearer ${token}`);
-    const response = await ask(`Bearer ${await token(false)}`);
+    const response = await ask(`Bearer ${await freshOf(token, false)}`);
     if (response.status !== 401) return response;
     await response.body?.cancel();
-    return ask(`Bearer ${await token(true)}`);
+    return ask(`Bearer ${await freshOf(token, true)}`);
   }
 
   async #ask(method: string, path: string, call: Call, authorization: string): Promise<Response> {
@@ -83,6 +83,15 @@ export class Api {
       clearTimeout(timer);
       call.signal?.removeEventListener("abort", abort);
     }
+  }
+}
+
+/** What `token` gives. It may have to ask somebody over the same bad network, so that it fails is no reason to give up. */
+async function freshOf(token: Exclude<Token, string>, isRefused: boolean): Promise<string> {
+  try {
+    return await token(isRefused);
+  } catch (cause) {
+    throw new PresigndError("network_error", "The token cannot be had", { cause });
   }
 }
 

@@ -10,7 +10,8 @@ export interface ClientOptions {
   baseUrl: string;
   /**
    * The user's JSON Web Token, or a function that gives it. The function is asked before every call, and once more with
-   * `true` when the service has refused what it gave: then it should get a fresh one.
+   * `true` when the service has refused what it gave: then it should get a fresh one. Where it throws, it is asked again
+   * with growing pauses, and what it threw becomes the `cause` of a `network_error` in the end.
    */
   token: Token;
   /** How often what has failed is tried again, each time. 5 by default. */

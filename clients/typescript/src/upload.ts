@@ -129,7 +129,7 @@ class Run {
 
   /** The remembered upload, taken up again; or none, when there is none, or nothing is left of it to go on with. */
   async #resume(): Promise<Upload | undefined> {
-    const remembered = await this.#options.store?.getItem(this.#key);
+    const remembered = await attempted(() => this.#options.store?.getItem(this.#key));
     const id = remembered && idIn(remembered);
     if (!id) return undefined;
     const upload = await this.#takeUp(id);
@@ -161,13 +161,15 @@ class Run {
       throw unsupported();
     }
     const remembered: Remembered = { id: grant.id, name: this.#name, size: this.#file.size };
-    await this.#options.store?.setItem(this.#key, JSON.stringify(remembered));
+    // Full, or blocked: what is not remembered cannot be gone on with later, but it can be sent now.
+    await attempted(() => this.#options.store?.setItem(this.#key, JSON.stringify(remembered)));
     await this.#options.onIssued?.(grant);
     return this.#sendAndConfirm(resumed);
   }
 
   async #forget(): Promise<void> {
-    await this.#options.store?.removeItem(this.#key);
+    // What stays is forgotten when it is tried again, and an upload that has ended well has not failed for that.
+    await attempted(() => this.#options.store?.removeItem(this.#key));
   }
 
   async #sendAndConfirm(resumed: boolean): Promise<Upload> {
@@ -418,4 +420,13 @@ async function sha256(blob: Blob): Promise<string> {
 /** 128 random bits. `crypto.randomUUID` is missing from pages that came by plain HTTP. */
 function randomKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** What `step` gives, or nothing where it fails. */
+async function attempted<T>(step: () => T | Promise<T>): Promise<T | undefined> {
+  try {
+    return await step();
+  } catch {
+    return undefined;
+  }
 }

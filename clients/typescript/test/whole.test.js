@@ -371,3 +371,23 @@ test("a token goes only where the client asks for everything", async () => {
   assert.equal(sent.length, 2);
   assert.ok(sent.every((url) => url.startsWith(`${baseUrl}/`)), `${sent.length} requests`);
 });
+
+test("a store that fails stops no upload, and neither does a token that comes late", async () => {
+  const failing = () => {
+    throw new DOMException("full", "QuotaExceededError");
+  };
+  const store = { getItem: failing, setItem: failing, removeItem: failing };
+  const upload = await client.upload(fileOf("a.bin", 1000), { method, store });
+  assert.equal(upload.state, "confirmed");
+
+  let asked = 0;
+  const unsteady = () => {
+    if (asked++ % 2 === 0) throw new TypeError("Failed to fetch");
+    return token;
+  };
+  const late = await newClient({ token: unsteady }).upload(fileOf("b.bin", 1000), { method });
+  assert.equal(late.state, "confirmed");
+  const never = () => Promise.reject(new TypeError("Failed to fetch"));
+  const refused = newClient({ token: never, retries: 1 }).upload(fileOf("c.bin", 1000), { method });
+  await assert.rejects(refused, ({ code, cause }) => code === "network_error" && cause instanceof TypeError);
+});
