@@ -43,8 +43,8 @@ impl Database {
         Ok(now.now)
     }
 
-    /// Whether rows may be added, and removed where that is ever done, tried with none: privileges and a read-only database show all the same, and
-    /// nothing has to be taken back.
+    /// Whether rows may be added, and removed where that is ever done, tried with none: privileges and a read-only
+    /// database show all the same, and nothing has to be taken back.
     ///
     /// # Errors
     /// Says which statement failed.
