@@ -6,7 +6,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Problem, duration, number, secret};
+use super::{Problem, duration, number, secret, server::is_web_url};
 use crate::model::ByteSize;
 
 /// Settings of the scanner.
@@ -139,13 +139,7 @@ impl InspectionConfig {
                 problems.push(Problem::new(format!("inspection.{key}"), rule));
             }
         };
-        let url = Url::parse(&self.url).ok();
-        let usable = url.is_some_and(|url| {
-            matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && url.username().is_empty()
-                && url.password().is_none()
-        });
+        let usable = Url::parse(&self.url).is_ok_and(|url| is_web_url(&url));
         hold(usable, "url", "must be a URL with http or https, without user and password");
         hold(!self.field.is_empty(), "field", "must be the name of a form's field");
         let both = self.authorization.is_some() && self.authorization_file.is_some();

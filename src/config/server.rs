@@ -133,13 +133,12 @@ pub(crate) fn is_origin(text: &str) -> bool {
 
 /// Whether paths can be put behind `text`: an http or https URL with a host and without user, query or fragment.
 pub(super) fn is_base_url(text: &str) -> bool {
-    let usable = |url: &Url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-    };
-    !text.contains(['?', '#', ' ']) && Url::parse(text).is_ok_and(|url| usable(&url))
+    !text.contains(['?', '#', ' ']) && Url::parse(text).is_ok_and(|url| is_web_url(&url))
+}
+
+/// Whether `url` is http or https, with a host and without user and password.
+pub(crate) fn is_web_url(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() && url.password().is_none()
 }
 
 /// The origin of `url` as browsers write it.

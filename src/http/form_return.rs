@@ -9,6 +9,7 @@ use reqwest::Url;
 
 use super::{ApiError, ErrorCode, FieldError, State};
 use crate::{
+    config::server::is_web_url,
     domain::{Claim, Confirmer, FormReturn},
     model::IntentId,
 };
@@ -60,15 +61,12 @@ fn allowed_page(state: &State, field: &str, text: &str) -> Result<Url, ApiError>
     let page = Url::parse(text).ok().filter(|page| {
         let origin = page.origin().ascii_serialization();
         // As it comes back, with characters beyond ASCII percent-encoded: what is taken now must be taken then.
-        page.as_str().len() <= MAX_PAGE_BYTES
-            && matches!(page.scheme(), "http" | "https")
-            && page.username().is_empty()
-            && page.password().is_none()
-            && state.redirect_origins.contains(&origin)
+        page.as_str().len() <= MAX_PAGE_BYTES && is_web_url(page) && state.redirect_origins.contains(&origin)
     });
     page.ok_or_else(|| {
         let rule = format!(
-            "must be an http or https URL of at most {MAX_PAGE_BYTES} bytes, percent-encoded, whose origin is listed in server.redirect_allowed_origins"
+            "must be an http or https URL of at most {MAX_PAGE_BYTES} bytes, percent-encoded, whose origin is listed in \
+             server.redirect_allowed_origins"
         );
         ApiError::fields(ErrorCode::InvalidRequest, vec![FieldError::new(field, rule)])
     })
