@@ -10,7 +10,7 @@
 //! | 3 | `domain` |
 //! | 2 | `db`, `s3`, `auth`, `scanner` |
 //! | 1 | `signing`, `policy` |
-//! | 0 | `model`, `config`, `clock`, `outgoing` |
+//! | 0 | `model`, `config`, `clock`, `outgoing`, `single_flight` |
 
 pub mod app;
 pub mod auth;
@@ -28,4 +28,5 @@ pub mod policy;
 pub mod s3;
 pub mod scanner;
 pub mod signing;
+pub mod single_flight;
 pub mod webhook;

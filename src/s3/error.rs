@@ -46,6 +46,11 @@ pub(super) const GONE: &[u16] = &[404];
 pub(super) const CHANGED: &[u16] = &[404, 412];
 
 impl S3Error {
+    /// For what this service ended because it stops.
+    pub(crate) fn stopping(operation: &'static str) -> Self {
+        Self::Unavailable { operation, reason: "the service is stopping".to_owned() }
+    }
+
     /// Sorts an SDK error.
     pub(super) fn from_sdk<E>(operation: &'static str, error: &SdkError<E>) -> Self
     where

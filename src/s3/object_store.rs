@@ -278,7 +278,7 @@ impl ObjectStore {
 }
 
 async fn joined<T>(operation: &'static str, task: JoinHandle<T>) -> Result<T, S3Error> {
-    task.await.map_err(|_| S3Error::Unavailable { operation, reason: "the service is stopping".to_owned() })
+    task.await.map_err(|_| S3Error::stopping(operation))
 }
 
 /// Ends a task with whoever waits for it.

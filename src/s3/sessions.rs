@@ -5,9 +5,8 @@
 //! session work from there and from nowhere else, and the store is what enforces it.
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -15,10 +14,6 @@ use std::{
 
 use aws_sdk_s3::config::ProvideCredentials as _;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Shared},
-};
 use moka::future::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
@@ -29,6 +24,7 @@ use crate::{
     config::{S3Config, s3::StsConfig},
     model::{ClientNetwork, StagingArea},
     signing::{Credentials, Endpoint, Signer},
+    single_flight::SingleFlight,
 };
 
 const ASSUME_ROLE: &str = "AssumeRole";
@@ -119,6 +115,7 @@ pub struct SessionStatus {
 #[derive(Debug, Clone)]
 pub struct Sessions {
     inner: Arc<Inner>,
+    renewals: SingleFlight<Key, Result<Held, S3Error>>,
 }
 
 /// What a signer is for.
@@ -137,9 +134,6 @@ struct Held {
     since: DateTime<Utc>,
 }
 
-/// The one call for a signer that is under way, whose answer all who wait for it get.
-type Renewal = Shared<BoxFuture<'static, Result<Held, S3Error>>>;
-
 #[derive(Debug)]
 struct Inner {
     sdk: Sdk,
@@ -148,13 +142,11 @@ struct Inner {
     endpoint: Arc<Endpoint>,
     sts: Option<StsConfig>,
     cache: Cache<Key, Held>,
-    renewals: Mutex<HashMap<Key, Renewal>>,
     generation: AtomicU64,
     last_failure: Mutex<Option<(Instant, S3Error)>>,
     assumed: AtomicU64,
     failed: AtomicU64,
     clock: Clock,
-    runtime: Handle,
 }
 
 impl Sessions {
@@ -169,14 +161,13 @@ impl Sessions {
                 endpoint,
                 sts: config.sts.clone(),
                 cache: Cache::builder().max_capacity(CAPACITY).time_to_live(lifetime).build(),
-                renewals: Mutex::default(),
                 generation: AtomicU64::new(0),
                 last_failure: Mutex::new(None),
                 assumed: AtomicU64::new(0),
                 failed: AtomicU64::new(0),
                 clock,
-                runtime,
             }),
+            renewals: SingleFlight::new(runtime),
         }
     }
 
@@ -208,7 +199,7 @@ impl Sessions {
         if let Some(held) = held.as_ref().filter(|held| self.inner.lasts(held, wanted)) {
             return Ok(Arc::clone(&held.signer));
         }
-        let renewal = self.renewal(key, wanted);
+        let renewal = self.renewed(key, wanted);
         let Some(held) = held else { return renewal.await.map(|made| made.signer) };
         let unanswered = || S3Error::Unavailable { operation: ASSUME_ROLE, reason: "no answer in time".to_owned() };
         match tokio::time::timeout(PATIENCE, renewal).await.unwrap_or_else(|_| Err(unanswered())) {
@@ -218,15 +209,10 @@ impl Sessions {
         }
     }
 
-    /// The call for a signer of `key` that is under way, or a new one. It goes on whoever still waits for it.
-    fn renewal(&self, key: Key, wanted: Duration) -> Renewal {
-        let mut renewals = self.inner.renewals();
-        if let Some(under_way) = renewals.get(&key) {
-            return under_way.clone();
-        }
-        let under_way = UnderWay { inner: Arc::clone(&self.inner), key };
-        let asking = self.inner.runtime.spawn(async move {
-            let inner = &under_way.inner;
+    /// A new signer of `key`, by the call that is under way or another. It goes on whoever still waits for it.
+    async fn renewed(&self, key: Key, wanted: Duration) -> Result<Held, S3Error> {
+        let inner = Arc::clone(&self.inner);
+        let asking = async move {
             // Another call may have ended since the caller looked.
             if let Some(held) = inner.cache.get(&key).await.filter(|held| inner.lasts(held, wanted)) {
                 return Ok(held);
@@ -235,11 +221,8 @@ impl Sessions {
             let made = Held { signer: inner.fresh_signer(key).await?, since };
             inner.cache.insert(key, made.clone()).await;
             Ok(made)
-        });
-        let stopping = || S3Error::Unavailable { operation: ASSUME_ROLE, reason: "the service is stopping".to_owned() };
-        let renewal = asking.map(move |made| made.unwrap_or_else(|_| Err(stopping()))).boxed().shared();
-        renewals.insert(key, renewal.clone());
-        renewal
+        };
+        self.renewals.join(key, asking).await.unwrap_or_else(|| Err(S3Error::stopping(ASSUME_ROLE)))
     }
 
     /// Forgets all signers. Whoever asks from now on gets one with credentials that did not exist before.
@@ -260,23 +243,7 @@ impl Sessions {
     }
 }
 
-/// Makes room for the next call when this one is over, however it ends.
-struct UnderWay {
-    inner: Arc<Inner>,
-    key: Key,
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.inner.renewals().remove(&self.key);
-    }
-}
-
 impl Inner {
-    fn renewals(&self) -> MutexGuard<'_, HashMap<Key, Renewal>> {
-        self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether `held` can sign a URL of `wanted`, or as long a one as its credentials can be expected to.
     fn lasts(&self, held: &Held, wanted: Duration) -> bool {
         let Some(expires_at) = held.signer.credentials().expires_at() else { return true };

@@ -10,7 +10,7 @@ use crate::support::Suite;
 
 /// The rooms, lowest level first. Within the lowest one, the settings are made of the vocabulary.
 const LEVELS: [&[&str]; 7] = [
-    &["model", "clock", "outgoing"],
+    &["model", "clock", "outgoing", "single_flight"],
     &["config"],
     &["signing", "policy"],
     &["db", "s3", "auth", "scanner"],
