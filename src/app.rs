@@ -29,8 +29,8 @@ use crate::{
     },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
     domain::{
-        Accel, CallbackTokens, Capabilities, CapabilityFacts, Inspection, Inspector, LiveCheck, LiveCheckError,
-        LiveOptions, LiveReport, Outbox, Service, StoreCapability, SweepProgress, Sweeper, TokenKeys,
+        Accel, CallbackTokens, Capabilities, CapabilityFacts, Inspection, Inspector, Judging, LiveCheck,
+        LiveCheckError, LiveOptions, LiveReport, Outbox, Service, StoreCapability, SweepProgress, Sweeper, TokenKeys,
     },
     http::{self, Metrics, Page, State},
     model::{Delivery, IpScope, UploadMethod},
@@ -141,6 +141,8 @@ impl Running {
         if let Some(inspector) = self.inspector {
             inspector.stop().await;
         }
+        // Nobody waits for them any more, and a copy may take minutes.
+        self.service.judging.close();
         drop(self.service);
         // The last handler is gone, and with it the last sender of the ledger: its writers end when they are through.
         self.writers.drained().await;
@@ -172,6 +174,7 @@ impl Assembly {
     /// Stops in order: the ledger writes what is queued, then connections close.
     pub async fn stop(self) {
         let database = self.service.database.clone();
+        self.service.judging.close();
         drop(self.service);
         self.writers.drained().await;
         database.close();
@@ -215,6 +218,7 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
         staged_methods: config.s3.stage.clone().into(),
         inspection,
         cdn,
+        judging: Judging::new(runtime.clone()),
         sniffed: Arc::default(),
         sweep_progress: SweepProgress::default(),
         clock,

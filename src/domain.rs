@@ -36,7 +36,7 @@ pub use batch::MAX_BATCH;
 pub use bucket_cors::{BucketCors, CorsRule};
 pub use callback_token::CallbackTokens;
 pub use capability::{Capabilities, Capability, GrantedCapability};
-pub use confirm::{Claim, Confirmer, SniffCounts};
+pub use confirm::{Claim, Confirmer, Judging, SniffCounts};
 pub use cookies::{CookieRequest, IssuedCookies};
 pub use deliver::{Accel, AccelPlace, AcceleratedFile, DownloadRequest, FileFacts, HandOver, Permit, StreamedFile};
 pub use disposition::{Disposition, content_disposition};
@@ -94,6 +94,8 @@ pub struct Service {
     pub inspection: Option<Inspection>,
     /// The distribution that policies may deliver through, where one is configured.
     pub cdn: Option<Arc<CloudFront>>,
+    /// The uploaded objects that are looked at now. Closed before the service can stop: they hold on to all of it.
+    pub judging: Judging,
     /// What sniffing has found.
     pub sniffed: Arc<SniffCounts>,
     /// What the sweeper of this process has done.

@@ -126,7 +126,7 @@ struct Validity {
 }
 
 /// Why nothing was signed. No message holds a secret, a signature or a header's value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SigningError {
     /// Ask for a life that `SigV4` can express.
     #[error("a signature must live a whole number of seconds, from 1 to {MAX_EXPIRES_IN_SECONDS}")]

@@ -18,6 +18,7 @@ use crate::{
     },
     policy::{InspectionRule, SniffRule},
     s3::{ObjectHead, S3Error},
+    single_flight::SingleFlight,
 };
 
 /// Looks at an object that changes between two of them before the client is told to try again.
@@ -58,6 +59,13 @@ pub struct SniffCounts {
     /// And it was rejected.
     pub rejected: AtomicU64,
 }
+
+/// Looks at uploaded objects that are under way, by upload and object: who finds another object there does not take the
+/// verdict on this one.
+pub type Judging = SingleFlight<(IntentId, ETag), Judged>;
+
+/// What the upload came to; `None` when the object became another while it was looked at.
+type Judged = Result<Option<Result<UploadIntent, DomainError>>, DomainError>;
 
 impl Service {
     /// The callback: confirms an upload on the word of `confirmer`, which counts for nothing.
@@ -158,28 +166,35 @@ impl Service {
             if !mismatches.is_empty() {
                 return self.settle(&intent, via, Verdict::Rejected(mismatches)).await;
             }
-            let looked = if intent.object_key.is_staged() {
-                self.confirm_copy(&intent, via, &arrived).await?
-            } else {
-                match self.verdict(&intent, &intent.object_key, arrived).await? {
-                    Some(verdict) => Some(self.settle(&intent, via, verdict).await),
-                    None => None,
-                }
-            };
-            if let Some(outcome) = looked {
+            if let Some(outcome) = self.judge_once(&intent, via, arrived).await? {
                 return outcome;
             }
         }
         Err(DomainError::Incomplete)
     }
 
+    /// [`Service::judge`], once for all who ask at the same time. It goes on when they have gone: a copy that has begun
+    /// cannot be called back, and whoever asks again would make another.
+    async fn judge_once(&self, intent: &UploadIntent, via: SettledVia, arrived: ObjectHead) -> Judged {
+        let (service, key) = (self.clone(), (intent.id, arrived.etag.clone()));
+        let intent = intent.clone();
+        let judging = async move { service.judge(&intent, via, &arrived).await };
+        self.judging.join(key, judging).await.unwrap_or_else(|| Err(S3Error::stopping("HeadObject").into()))
+    }
+
+    /// Settles the upload by what `arrived` turns out to be. `None` when the object was another meanwhile.
+    async fn judge(&self, intent: &UploadIntent, via: SettledVia, arrived: &ObjectHead) -> Judged {
+        if intent.object_key.is_staged() {
+            return self.confirm_copy(intent, via, arrived).await;
+        }
+        match self.verdict(intent, &intent.object_key, arrived).await? {
+            Some(verdict) => Ok(Some(self.settle(intent, via, verdict).await)),
+            None => Ok(None),
+        }
+    }
+
     /// Copies what `arrived` to a key of its own, and confirms the copy. `None` when the staged object changed.
-    async fn confirm_copy(
-        &self,
-        intent: &UploadIntent,
-        via: SettledVia,
-        arrived: &ObjectHead,
-    ) -> Result<Option<Result<UploadIntent, DomainError>>, DomainError> {
+    async fn confirm_copy(&self, intent: &UploadIntent, via: SettledVia, arrived: &ObjectHead) -> Judged {
         let copy = intent.object_key.copied(&attempt()?).map_err(DomainError::NoKey)?;
         self.database.begin_copy(intent.id, &copy, self.clock.now()).await?;
         let verdict = match self.store.copy(&intent.object_key, arrived, &copy).await {
@@ -204,7 +219,7 @@ impl Service {
 
     async fn verdict_on_copy(&self, intent: &UploadIntent, copy: &ObjectKey) -> Result<Option<Verdict>, DomainError> {
         match self.store.head(copy).await? {
-            Some(head) => self.verdict(intent, copy, head).await,
+            Some(head) => self.verdict(intent, copy, &head).await,
             None => Ok(None),
         }
     }
@@ -243,9 +258,9 @@ impl Service {
         &self,
         intent: &UploadIntent,
         key: &ObjectKey,
-        head: ObjectHead,
+        head: &ObjectHead,
     ) -> Result<Option<Verdict>, DomainError> {
-        let mut mismatches = size_and_type_mismatches(intent, &head);
+        let mut mismatches = size_and_type_mismatches(intent, head);
         if mismatches.is_empty()
             && let Some(promised) = intent.checksum_sha256
         {
@@ -289,8 +304,8 @@ impl Service {
         let object = VerifiedObject {
             stored_key: (*key != intent.object_key).then(|| key.clone()),
             size: ByteSize::from_bytes(head.size),
-            etag: head.etag,
-            version_id: head.version_id,
+            etag: head.etag.clone(),
+            version_id: head.version_id.clone(),
         };
         Ok(Some(Verdict::Verified { object, warnings, inspection }))
     }

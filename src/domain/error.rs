@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Why a verb did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum DomainError {
     /// The token lacks the scope.
     #[error("the token lacks the scope configured for {0}")]

@@ -60,7 +60,7 @@ impl Md5Digest {
 }
 
 /// An entity tag without its quotes, as S3 reports it for an object or a part.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ETag(String);
 
 impl ETag {

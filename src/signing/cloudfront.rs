@@ -263,7 +263,7 @@ fn encoded(bytes: &[u8]) -> String {
 }
 
 /// Why nothing was signed for CloudFront.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum CloudFrontError {
     /// Ask over IPv4, or sign without a network.
     #[error("CloudFront can hold a URL to an IPv4 network only")]

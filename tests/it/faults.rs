@@ -45,6 +45,9 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("fifty_requests_from_a_new_network_assume_one_role", storage::single_flight);
     suite.everywhere("a_confirmation_without_store_changes_nothing", storage::confirmation_without_store);
 
+    suite.everywhere("a_repeated_confirmation_waits_for_the_copy_under_way", storage::copy_repeated);
+    suite.everywhere("a_stop_waits_for_no_copy", storage::stopped_over_a_copy);
+
     suite.everywhere("a_blocked_worker_blocks_nobody_else", workers::blocked);
     suite.on(embedded, "clients_that_break_off_cost_nothing", workers::clients_break_off);
     suite.on(embedded, "a_body_that_does_not_come_is_not_waited_for", workers::slow_body);

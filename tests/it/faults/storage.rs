@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use futures_util::future::join_all;
 use presignd::clock::Clock;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{RECOVERY, metric};
-use crate::support::{AppOptions, Backend, ChaosProxy, TestApp, caller::id, load::eventually};
+use crate::support::{
+    AppOptions, Backend, ChaosProxy, TestApp,
+    caller::{Reply, id},
+    load::eventually,
+};
 
 const ASSUMED: &str = "presignd_sts_assumed_total";
 const FAILED: &str = "presignd_sts_failed_total";
@@ -163,4 +167,48 @@ pub(super) async fn confirmation_without_store(backend: Backend) {
         assert_eq!(confirmed["state"], "confirmed");
     }
     app.end().await;
+}
+
+/// What only a copy of an object has.
+const COPY: &str = "x-amz-copy-source:";
+
+/// A service whose store has been asked for a copy and does not answer, and the upload, which waits for it.
+async fn start_over_a_copy(backend: &Backend) -> (TestApp, ChaosProxy, Value) {
+    let (app, proxy) = TestApp::start_behind_store_proxy(backend, AppOptions::unscoped()).await;
+    let alice = app.user("alice");
+    let issued = alice.issue("a.txt", b"bytes", &json!({ "method": "post" })).await;
+    assert!(alice.send(&issued, b"bytes").await.status.is_success());
+    proxy.hold(COPY);
+    tokio::select! {
+        early = alice.complete(&issued) => panic!("the store has not answered: {early:?}"),
+        _ = eventually(RECOVERY, async || (proxy.held() == 1).then_some(())) => {}
+    }
+    (app, proxy, issued)
+}
+
+pub(super) async fn copy_repeated(backend: Backend) {
+    let (app, proxy, issued) = start_over_a_copy(&backend).await;
+    let alice = app.user("alice");
+    let path = format!("/api/v1/uploads/{}/complete", id(&issued));
+    for _ in 0..2 {
+        // Longer than it takes to ask for another copy.
+        let again = alice.request(Method::POST, &path).timeout(Duration::from_secs(1));
+        assert!(Reply::try_of(again).await.expect_err("the store has not answered").is_timeout());
+        assert_eq!(proxy.held(), 1, "another copy");
+    }
+    proxy.heal();
+    // Nobody has asked since.
+    let confirmed = async || {
+        let shown = alice.get(&format!("/api/v1/uploads/{}", id(&issued))).await.expect(StatusCode::OK);
+        (shown["state"] == "confirmed").then_some(shown)
+    };
+    let (confirmed, _) = eventually(RECOVERY, confirmed).await;
+    assert_eq!(alice.download(&confirmed).await.bytes, b"bytes");
+    assert_eq!(proxy.held(), 1);
+    app.end().await;
+}
+
+pub(super) async fn stopped_over_a_copy(backend: Backend) {
+    let (app, _proxy, _) = start_over_a_copy(&backend).await;
+    tokio::time::timeout(RECOVERY, app.end()).await.expect("it stops");
 }

@@ -14,7 +14,7 @@ use presignd::{
     clock::Clock,
     config::Config,
     db::{Database, Ledger},
-    domain::{CallbackTokens, Capabilities, Outbox, Service, SweepProgress},
+    domain::{CallbackTokens, Capabilities, Judging, Outbox, Service, SweepProgress},
     http::{self, Metrics, State},
     policy::{self, PolicyHandle},
     s3::{ObjectReader, ObjectStore, Sdk, Sessions},
@@ -62,6 +62,7 @@ async fn service(config: &Config, runtime: &Handle) -> (Service, Authenticator) 
         sweep_progress: SweepProgress::default(),
         inspection: None,
         cdn: None,
+        judging: Judging::new(runtime.clone()),
         sniffed: Arc::default(),
     };
     let authenticator = Authenticator::from_config(&config.auth, clock, runtime.clone()).await.unwrap();

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -56,6 +56,26 @@ impl Breaks {
     }
 }
 
+/// Requests that are kept.
+#[derive(Debug, Default)]
+struct Held {
+    /// What they hold.
+    text: Mutex<Option<String>>,
+    is_kept: watch::Sender<bool>,
+    count: AtomicUsize,
+}
+
+impl Held {
+    /// Returns when what is in `bytes` may go on.
+    async fn pass(&self, bytes: &[u8]) {
+        let holds = |text: &String| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        if self.text.lock().unwrap().as_ref().is_some_and(holds) {
+            self.count.fetch_add(1, Ordering::SeqCst);
+            let _ = self.is_kept.subscribe().wait_for(|is_kept| !is_kept).await;
+        }
+    }
+}
+
 /// How much of a transfer passes before it breaks off, in bytes: more than any other request has.
 const BREAKS_AFTER: usize = 1_000_000;
 
@@ -81,7 +101,19 @@ impl ChaosProxy {
 
     /// Behaves again. Connections that have lost something stay lost.
     pub(crate) fn heal(&self) {
+        self.way.held.is_kept.send_replace(false);
         self.way.mode.send_replace(Mode::Pass);
+    }
+
+    /// Keeps requests whose head holds `text`, and passes on everything else, until it behaves again.
+    pub(crate) fn hold(&self, text: impl Into<String>) {
+        self.way.held.is_kept.send_replace(true);
+        *self.way.held.text.lock().unwrap() = Some(text.into());
+    }
+
+    /// How many of those have come, also since.
+    pub(crate) fn held(&self) -> usize {
+        self.way.held.count.load(Ordering::SeqCst)
     }
 
     pub(crate) fn stall(&self) {
@@ -135,6 +167,7 @@ struct Way {
     mode: watch::Sender<Mode>,
     breaks: Arc<Breaks>,
     answer_breaks: Arc<Breaks>,
+    held: Arc<Held>,
     has_kept: Arc<AtomicBool>,
 }
 
@@ -164,8 +197,8 @@ async fn connect(mut client: TcpStream, upstream: SocketAddr, way: Way) {
     tokio::select! {
         _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
         _ = async { tokio::try_join!(
-            pump(from_client, to_server, &way, || way.breaks.take()),
-            pump(from_server, to_client, &way, || {
+            pump(from_client, to_server, &way, Some(&way.held), || way.breaks.take()),
+            pump(from_server, to_client, &way, None, || {
                 let breaks = way.answer_breaks.take();
                 if breaks {
                     way.mode.send_replace(Mode::Stall);
@@ -180,6 +213,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     way: &Way,
+    held: Option<&Held>,
     breaks: impl Fn() -> bool,
 ) -> io::Result<()> {
     let mut mode = way.mode.subscribe();
@@ -201,6 +235,9 @@ async fn pump(
         passed += read;
         if before < BREAKS_AFTER && passed >= BREAKS_AFTER && breaks() {
             return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if let Some(held) = held {
+            held.pass(&buffer[..read]).await;
         }
         if !lost {
             to.write_all(&buffer[..read]).await?;
