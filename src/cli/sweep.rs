@@ -71,7 +71,7 @@ async fn sweep(sweeper: &Sweeper, once: bool, bar: &ProgressBar) -> Result<ExitC
             sweeper.clone().sweep_for_ever().await;
         }
         sweeper.backlog().await?;
-        while sweeper.sweep_batch().await? > 0 {}
+        sweeper.sweep_due().await?;
         sweeper.abort_stale_multiparts().await?;
         Ok::<_, Failure>(())
     };

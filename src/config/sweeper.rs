@@ -13,7 +13,7 @@ pub struct SweeperConfig {
     /// Whether `serve` sweeps. Where it does not, `presignd sweep` has to run somewhere.
     #[serde(deserialize_with = "switch::deserialize")]
     pub enabled: bool,
-    /// Pause after a round that found less than a full batch.
+    /// How often it is looked for uploads that are due.
     #[serde(deserialize_with = "duration::deserialize")]
     pub interval: Duration,
     /// Uploads taken at once.
@@ -25,7 +25,7 @@ pub struct SweeperConfig {
     /// Requests to the store in a second, of this process.
     #[serde(deserialize_with = "number::deserialize")]
     pub requests_per_second: usize,
-    /// How long what was taken stays with this process. After it others take what is left of it.
+    /// How long what was taken stays with this process without a word from it. After it others take what is left of it.
     #[serde(deserialize_with = "duration::deserialize")]
     pub lease: Duration,
     /// How long after the end of an upload the store is looked at for the last time: longer than any transfer takes.

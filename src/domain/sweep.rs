@@ -8,14 +8,20 @@ mod multipart;
 mod progress;
 mod rehearsal;
 
+use std::collections::VecDeque;
+
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::{StreamExt as _, stream};
+use tokio::{
+    sync::oneshot,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
 
 use super::{Claim, DomainError, Service};
 use crate::{
     config::SweeperConfig,
     db::{DbError, SettledVia, UploadIntent, uploads::Backlog},
-    model::{IntentState, ObjectKey},
+    model::{IntentId, IntentState, ObjectKey},
 };
 
 pub use progress::{SweepProgress, SweepStatus};
@@ -33,6 +39,47 @@ pub struct Sweeper {
     /// With a store that is asked no faster than the settings allow.
     service: Service,
     settings: SweeperConfig,
+}
+
+/// Looks that are under way, and uploads that are taken and wait for one. A look that takes its time takes one place,
+/// and keeps nobody else.
+struct Looks<'a> {
+    sweeper: &'a Sweeper,
+    taken: VecDeque<(UploadIntent, DateTime<Utc>)>,
+    /// Each is a task of its own, because one that nobody polls may keep the connection that another waits for.
+    under_way: JoinSet<()>,
+    /// Whether there may be more to take.
+    more_is_due: bool,
+}
+
+impl<'a> Looks<'a> {
+    fn new(sweeper: &'a Sweeper) -> Self {
+        Self { sweeper, taken: VecDeque::new(), under_way: JoinSet::new(), more_is_due: false }
+    }
+
+    /// Begins looks at what is due, as long as there are places.
+    async fn begin(&mut self) -> Result<(), DbError> {
+        while self.under_way.len() < self.sweeper.settings.concurrency {
+            if self.taken.is_empty() && self.more_is_due {
+                let (batch, lease_end) = self.sweeper.take_batch().await?;
+                self.more_is_due = batch.len() == self.sweeper.settings.batch;
+                self.taken.extend(batch.into_iter().map(|upload| (upload, lease_end)));
+            }
+            let Some((upload, lease_end)) = self.taken.pop_front() else { break };
+            let sweeper = self.sweeper.clone();
+            self.under_way.spawn(async move { sweeper.look(upload, lease_end).await });
+        }
+        Ok(())
+    }
+
+    /// Waits until one of them is over; `false` when there is none.
+    async fn one_ends(&mut self) -> bool {
+        let ended = self.under_way.join_next().await;
+        if let Some(Err(error)) = &ended {
+            log::error!("a look ended by itself: {error}");
+        }
+        ended.is_some()
+    }
 }
 
 /// When to look at an upload again.
@@ -63,28 +110,22 @@ impl Sweeper {
     }
 
     async fn look_for_ever(&self) {
+        // Not at once, because a process that starts has better things to do with its connections.
+        let mut rounds = tokio::time::interval_at(Instant::now() + self.settings.interval, self.settings.interval);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = Looks::new(self);
         loop {
-            // First, because a process that starts has better things to do with its connections.
-            tokio::time::sleep(self.settings.interval).await;
-            // Once a round: counting costs more the more waits, and that is when a round has many batches.
-            match self.backlog().await {
-                Ok(Backlog { oldest: None, .. }) => continue,
-                Ok(_) => {}
-                Err(error) => {
-                    log::warn!("sweeping failed and will be tried again: {error}");
-                    continue;
-                }
+            tokio::select! {
+                // Once a round: counting costs more the more waits, and that is when a round has many batches.
+                _ = rounds.tick() => match self.backlog().await {
+                    Ok(backlog) => looks.more_is_due |= backlog.oldest.is_some(),
+                    Err(error) => log::warn!("sweeping failed and will be tried again: {error}"),
+                },
+                true = looks.one_ends() => {}
             }
-            loop {
-                match self.sweep_batch().await {
-                    // More may be due already.
-                    Ok(taken) if taken == self.settings.batch => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        log::warn!("sweeping failed and will be tried again: {error}");
-                        break;
-                    }
-                }
+            if let Err(error) = looks.begin().await {
+                looks.more_is_due = false;
+                log::warn!("sweeping failed and will be tried again: {error}");
             }
         }
     }
@@ -111,20 +152,34 @@ impl Sweeper {
         Ok(backlog)
     }
 
-    /// Takes a batch of uploads that are due and looks at each. Gives how many they were.
+    /// Looks at whatever is due, until nothing is any more.
     ///
     /// # Errors
     /// When the database does not answer. What was taken is due again when the lease ends.
-    pub async fn sweep_batch(&self) -> Result<usize, DbError> {
-        // In whole milliseconds, so that it is the same when the database gives it back.
+    pub async fn sweep_due(&self) -> Result<(), DbError> {
+        let mut looks = Looks::new(self);
+        looks.more_is_due = true;
+        loop {
+            looks.begin().await?;
+            if !looks.one_ends().await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a batch of uploads that are due, and says until when.
+    async fn take_batch(&self) -> Result<(Vec<UploadIntent>, DateTime<Utc>), DbError> {
         let now = self.service.clock.now();
-        let lease_end = now + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::hours(1));
+        let lease_end = self.lease_end();
         let limit = i64::try_from(self.settings.batch).unwrap_or(i64::MAX);
         let bucket = self.service.store.bucket();
         let due = self.service.database.take_due_uploads(bucket, now, lease_end, limit).await?;
-        let taken = due.len();
-        stream::iter(due).for_each_concurrent(self.settings.concurrency, |upload| self.look(upload, lease_end)).await;
-        Ok(taken)
+        Ok((due, lease_end))
+    }
+
+    /// The end of a lease that begins now. In whole milliseconds, so that it is the same when the database gives it back.
+    fn lease_end(&self) -> DateTime<Utc> {
+        self.service.clock.now() + TimeDelta::from_std(self.settings.lease).unwrap_or(TimeDelta::hours(1))
     }
 
     /// Looks at one upload, and says when to look again. A failure postpones.
@@ -136,7 +191,15 @@ impl Sweeper {
         }
         self.progress().looked();
         let pause = pause(upload.expires_at, self.service.clock.now());
-        let next = match self.attend_to(upload).await {
+        let (over, is_over) = oneshot::channel();
+        let attending = async {
+            let attended = self.attend_to(upload).await;
+            // Nobody waits for it once somebody else has the upload.
+            let _ = over.send(());
+            attended
+        };
+        let (attended, lease_end) = tokio::join!(attending, self.renew_lease(id, lease_end, is_over));
+        let next = match attended {
             Ok(Next::Settled) => return,
             Ok(Next::At(at)) => Some(at),
             Ok(Next::Never) => None,
@@ -149,6 +212,25 @@ impl Sweeper {
         if let Err(error) = self.service.database.look_again(id, lease_end, next).await {
             log::warn!("upload {id}: the sweeper will look again when its lease ends: {error}");
         }
+    }
+
+    /// Keeps others away from an upload until its look is over. Gives when its lease ends then.
+    async fn renew_lease(
+        &self,
+        id: IntentId,
+        mut lease_end: DateTime<Utc>,
+        mut is_over: oneshot::Receiver<()>,
+    ) -> DateTime<Utc> {
+        while tokio::time::timeout(self.settings.lease / 2, &mut is_over).await.is_err() {
+            let later = self.lease_end();
+            match self.service.database.look_again(id, lease_end, Some(later)).await {
+                Ok(true) => lease_end = later,
+                // Settled meanwhile, or taken by somebody else.
+                Ok(false) => break,
+                Err(error) => log::warn!("upload {id}: its lease was not renewed: {error}"),
+            }
+        }
+        lease_end
     }
 
     async fn attend_to(&self, upload: UploadIntent) -> Result<Next, DomainError> {

@@ -269,7 +269,7 @@ impl<'a> Stage<'a> {
                     .await;
             }
             Act::Sweep => {
-                self.sweeper.sweep_batch().await.expect("the database answers");
+                self.sweeper.sweep_due().await.expect("the database answers");
             }
             Act::Abort => {
                 upload.known.lock().unwrap().aborted = true;
@@ -343,7 +343,7 @@ impl<'a> Stage<'a> {
             tokio::task::yield_now().await;
         }
         for _ in 0..200 {
-            while self.sweeper.sweep_batch().await.expect("the database answers") > 0 {}
+            self.sweeper.sweep_due().await.expect("the database answers");
             if self.app.database.psql("SELECT count(*) FROM upload_intents WHERE look_at IS NOT NULL").trim() == "0" {
                 return;
             }

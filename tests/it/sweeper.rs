@@ -41,6 +41,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("what_a_crash_leaves_of_copies_is_removed", crashed_copies);
     suite.everywhere("two_sweepers_look_at_each_upload_once", two_sweepers);
     suite.everywhere("a_killed_sweeper_loses_nothing", killed);
+    suite.everywhere("a_look_that_takes_its_time_keeps_nobody_else_waiting", slow_look);
+    suite.everywhere("a_look_that_takes_its_time_keeps_its_upload", slow_look_keeps);
     suite.everywhere("without_store_the_sweeper_postpones", store_away);
     suite.everywhere("a_renewal_keeps_an_upload_from_expiring", renewed);
     suite.everywhere("a_rehearsal_changes_nothing", rehearsed);
@@ -79,14 +81,17 @@ fn sweeper(app: &TestApp) -> Sweeper {
 /// Sweeps until nothing is due. Gives what has been done in all.
 pub(crate) async fn sweep(app: &TestApp) -> SweepStatus {
     let sweeper = sweeper(app);
-    while sweeper.sweep_batch().await.expect("the database answers") > 0 {}
+    sweeper.sweep_due().await.expect("the database answers");
     sweeper.backlog().await.expect("the database answers");
     sweeper.progress().status()
 }
 
+fn row_id(issued: &Value) -> IntentId {
+    id(issued).parse().unwrap()
+}
+
 pub(crate) async fn row(app: &TestApp, issued: &Value) -> UploadIntent {
-    let id: IntentId = id(issued).parse().unwrap();
-    app.running.service.database.upload(id).await.unwrap().expect("a row")
+    app.running.service.database.upload(row_id(issued)).await.unwrap().expect("a row")
 }
 
 async fn state(app: &TestApp, issued: &Value) -> IntentState {
@@ -327,25 +332,17 @@ async fn alice_aborted(app: &TestApp) -> UploadIntent {
 }
 
 async fn two_sweepers(backend: Backend) {
-    const UPLOADS: usize = 30;
     let app = app(&backend).await;
     let alice = app.user("alice");
     let put = json!({ "method": "put" });
-    let issued = join_all((0..UPLOADS).map(|_| alice.issue("a.txt", BYTES, &put))).await;
+    let issued = join_all((0..30).map(|_| alice.issue("a.txt", BYTES, &put))).await;
     after_expiry(&app, issued.last().unwrap(), TimeDelta::minutes(1));
     let small = SweeperConfig { batch: 7, ..settings() };
     let sweepers = [(); 3].map(|()| Sweeper::new(app.running.service.clone(), &small));
-    let mut taken = 0;
-    loop {
-        let batches = join_all(sweepers.iter().map(Sweeper::sweep_batch)).await;
-        let batches: Vec<usize> = batches.into_iter().map(Result::unwrap).collect();
-        assert!(batches.iter().all(|batch| *batch <= small.batch), "{batches:?}");
-        if batches.iter().sum::<usize>() == 0 {
-            break;
-        }
-        taken += batches.iter().sum::<usize>();
+    for swept in join_all(sweepers.iter().map(Sweeper::sweep_due)).await {
+        swept.expect("the database answers");
     }
-    assert_eq!((taken, sweepers[0].progress().status().looked), (UPLOADS, 30));
+    assert_eq!(sweepers[0].progress().status().looked, 30, "each is looked at once, by one of them");
     drop(sweepers);
     app.end().await;
 }
@@ -370,7 +367,7 @@ async fn killed(backend: Backend) {
     proxy.stall();
     let dying = sweeper(&app);
     let progress = dying.progress().clone();
-    let task = backend.runtime.spawn(async move { dying.sweep_batch().await });
+    let task = backend.runtime.spawn(async move { dying.sweep_due().await });
     eventually(Duration::from_secs(10), async || (progress.status().looked == 3).then_some(())).await;
     task.abort();
     assert!(task.await.expect_err("it was killed").is_cancelled());
@@ -383,6 +380,66 @@ async fn killed(backend: Backend) {
     for upload in &issued {
         assert_eq!(state(&app, upload).await, IntentState::Confirmed);
     }
+    app.end().await;
+}
+
+/// A service whose store will not answer for the first of the uploads that were sent, and those.
+async fn sent_two(backend: &Backend) -> (TestApp, ChaosProxy, [Value; 2]) {
+    let mut options = still();
+    options.settings.push_str("\n[s3]\nrequest_timeout = \"1m\"");
+    let (app, proxy) = TestApp::start_behind_store_proxy(backend, options).await;
+    let alice = app.user("alice");
+    let put = json!({ "method": "put" });
+    let issued = [alice.issue("slow.txt", BYTES, &put).await, alice.issue("a.txt", BYTES, &put).await];
+    for upload in &issued {
+        assert!(alice.send(upload, BYTES).await.status.is_success());
+    }
+    proxy.hold("slow.txt");
+    (app, proxy, issued)
+}
+
+async fn slow_look(backend: Backend) {
+    let (app, proxy, [slow, quick]) = sent_two(&backend).await;
+    let settings = SweeperConfig { interval: Duration::from_millis(20), concurrency: 2, batch: 1, ..settings() };
+    let sweeping = backend.runtime.spawn(Sweeper::new(app.running.service.clone(), &settings).sweep_for_ever());
+    let confirmed = async |upload: &Value| (state(&app, upload).await == IntentState::Confirmed).then_some(());
+    after_expiry(&app, &quick, TimeDelta::minutes(1));
+    eventually(Duration::from_secs(10), || confirmed(&quick)).await;
+    eventually(Duration::from_secs(10), async || (proxy.held() == 1).then_some(())).await;
+    // In a later round as well.
+    let later = app.user("alice").issue("b.txt", BYTES, &json!({ "method": "put" })).await;
+    assert!(app.user("alice").send(&later, BYTES).await.status.is_success());
+    after_expiry(&app, &later, TimeDelta::minutes(1));
+    eventually(Duration::from_secs(10), || confirmed(&later)).await;
+    assert_eq!(state(&app, &slow).await, IntentState::Issued);
+    proxy.heal();
+    eventually(Duration::from_secs(10), || confirmed(&slow)).await;
+    sweeping.abort();
+    assert!(sweeping.await.expect_err("it was ended").is_cancelled());
+    app.end().await;
+}
+
+async fn slow_look_keeps(backend: Backend) {
+    let (app, proxy, [slow, quick]) = sent_two(&backend).await;
+    after_expiry(&app, &quick, TimeDelta::minutes(1));
+    let settings = SweeperConfig { lease: Duration::from_secs(1), ..settings() };
+    let slowly = Sweeper::new(app.running.service.clone(), &settings);
+    let lease_end = app.clock.now() + TimeDelta::seconds(1);
+    let sweeping = backend.runtime.spawn(async move { slowly.sweep_due().await });
+    eventually(Duration::from_secs(10), async || (proxy.held() == 1).then_some(())).await;
+    app.clock.set(lease_end - TimeDelta::milliseconds(1));
+    let (database, bucket) = (&app.running.service.database, &app.bucket.bucket);
+    let taken_until = async || {
+        let taken = database.due_uploads(bucket, lease_end + TimeDelta::hours(1), None, 10).await.expect("an answer");
+        taken.iter().find(|(_, upload)| upload.id == row_id(&slow)).map(|(until, _)| *until)
+    };
+    eventually(Duration::from_secs(10), async || taken_until().await.filter(|until| *until > lease_end)).await;
+    app.clock.set(lease_end);
+    let looked = app.running.service.sweep_progress.status().looked;
+    assert_eq!(sweep(&app).await.looked, looked, "it is looked at");
+    proxy.heal();
+    sweeping.await.expect("it ends").expect("the database answers");
+    assert_eq!(state(&app, &slow).await, IntentState::Confirmed);
     app.end().await;
 }
 

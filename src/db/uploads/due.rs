@@ -59,7 +59,7 @@ impl Database {
     }
 
     /// Says when to look at an upload again that was taken until `lease_end`; never, for `None`. Changes nothing if
-    /// anybody has changed that time since: who renewed or settled the upload knows better.
+    /// anybody has changed that time since, and says so: who renewed or settled the upload knows better.
     ///
     /// # Errors
     /// When the database does not answer; then it is looked at when the lease has ended.
@@ -68,17 +68,16 @@ impl Database {
         id: IntentId,
         lease_end: DateTime<Utc>,
         at: Option<DateTime<Utc>>,
-    ) -> Result<(), DbError> {
-        self.query(async |connection| {
+    ) -> Result<bool, DbError> {
+        let changed = self.query(async |connection| {
             diesel::update(upload_intents::table)
                 .filter(upload_intents::id.eq(id.uuid()))
                 .filter(upload_intents::look_at.eq(lease_end))
                 .set(upload_intents::look_at.eq(at))
                 .execute(connection)
                 .await
-        })
-        .await?;
-        Ok(())
+        });
+        Ok(changed.await? > 0)
     }
 
     /// Uploads of `bucket` that are due, the longest due first, after the one that was due at a time and has an id.

@@ -214,7 +214,7 @@ async fn sweep_to_the_end(running: &Running, clock: &Clock, is_done: impl Fn() -
     let sweeper = Sweeper::new(running.service.clone(), &settings);
     // Leases of the dead, the last looks of the longest tombstone, and the grace before: two days are enough.
     for _ in 0..200 {
-        while sweeper.sweep_batch().await.expect("the database answers") > 0 {}
+        sweeper.sweep_due().await.expect("the database answers");
         if is_done() {
             return;
         }
