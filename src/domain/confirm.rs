@@ -123,7 +123,12 @@ impl Service {
         let is_over = self.clock.now() > intent.confirm_until;
         let mut failure = DomainError::Incomplete;
         for look in 1..=LOOKS {
-            let arrived = self.store.head(&intent.object_key).await?;
+            let arrived = match self.store.head(&intent.object_key).await {
+                Err(S3Error::KeyRequired { .. }) => {
+                    return self.settle(&intent, via, Verdict::Rejected(vec![encryption_mismatch()])).await;
+                }
+                arrived => arrived?,
+            };
             if is_over && arrived.as_ref().is_some_and(|head| is_late(&intent, head)) {
                 return self.settle(&intent, via, Verdict::Expired).await;
             }
@@ -442,6 +447,13 @@ pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead)
             found: head.content_type.as_deref().into(),
         });
     }
+    if let Some(class) = head.storage_class.as_deref().filter(|class| ARCHIVES.contains(class)) {
+        mismatches.push(Mismatch {
+            field: "storage_class".to_owned(),
+            expected: "STANDARD".into(),
+            found: class.into(),
+        });
+    }
     if let Some(coding) = head.content_encoding.as_deref().filter(|coding| is_coded(coding)) {
         mismatches.push(Mismatch {
             field: "content_encoding".to_owned(),
@@ -450,6 +462,15 @@ pub(super) fn size_and_type_mismatches(intent: &UploadIntent, head: &ObjectHead)
         });
     }
     mismatches
+}
+
+/// The storage classes whose objects are read only after they have been restored
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html>).
+const ARCHIVES: [&str; 2] = ["DEEP_ARCHIVE", "GLACIER"];
+
+/// What nobody here can read, nobody can verify or deliver.
+fn encryption_mismatch() -> Mismatch {
+    Mismatch { field: "encryption".to_owned(), expected: "none by the client".into(), found: "SSE-C".into() }
 }
 
 /// Whether a browser would undo something (`Content-Encoding`, RFC 9110 section 8.4), and save other bytes than those

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     db::{UploadAccount, drift::DriftRun},
     model::{IntentId, IntentState, ObjectKey},
-    s3::{ListedObject, Listing},
+    s3::{ListedObject, Listing, ObjectHead, S3Error},
 };
 
 /// Confirmed uploads looked through at once.
@@ -196,7 +196,7 @@ impl Service {
                 }
                 Standing::Orphan(id, state) => {
                     counts.orphans += 1;
-                    let removed = options.repair && self.remove_orphan(object, options.min_age).await?;
+                    let removed = options.repair && self.try_to_remove_orphan(object, options.min_age).await?;
                     counts.removed += u64::from(removed);
                     let key = object.key.clone();
                     watch(DriftEvent::Found(&Finding { kind: DriftKind::Orphan, key, upload_id: id, state, removed }));
@@ -206,11 +206,28 @@ impl Service {
         Ok(met)
     }
 
+    /// One that the store will not give up keeps nobody from the others.
+    async fn try_to_remove_orphan(&self, listed: &ListedObject, min_age: Duration) -> Result<bool, DomainError> {
+        match self.remove_orphan(listed, min_age).await {
+            Err(DomainError::S3(error @ S3Error::Refused { .. })) => {
+                log::warn!("{} was not removed: {error}", listed.key);
+                Ok(false)
+            }
+            removed => removed,
+        }
+    }
+
     /// Looks again, at the rows and at the object, and removes it if it is an orphan still.
     async fn remove_orphan(&self, listed: &ListedObject, min_age: Duration) -> Result<bool, DomainError> {
         let Ok(key) = ObjectKey::parse(listed.key.as_str()) else { return Ok(false) };
-        let Some(head) = self.store.head(&key).await? else { return Ok(false) };
-        let object = ListedObject { key: listed.key.clone(), etag: Some(head.etag), last_modified: head.last_modified };
+        let object = match self.store.head(&key).await {
+            // No look could tell more of it than the listing.
+            Err(S3Error::KeyRequired { .. }) => listed.clone(),
+            head => {
+                let Some(ObjectHead { etag, last_modified, .. }) = head? else { return Ok(false) };
+                ListedObject { key: listed.key.clone(), etag: Some(etag), last_modified }
+            }
+        };
         let ledger = self.known_uploads(std::iter::once(object.key.as_str())).await?;
         if !matches!(ledger.standing(&object, min_age), Standing::Orphan(..)) {
             return Ok(false);
@@ -229,10 +246,13 @@ impl Service {
         let kind = match &upload.version_id {
             Some(version) if self.store.exists(key, Some(version)).await? => return Ok(()),
             Some(_) => DriftKind::Missing,
-            None => match self.store.head(key).await? {
-                Some(head) if upload.etag.as_ref() == Some(&head.etag) => return Ok(()),
-                Some(_) => DriftKind::Replaced,
-                None => DriftKind::Missing,
+            None => match self.store.head(key).await {
+                Err(S3Error::KeyRequired { .. }) => DriftKind::Replaced,
+                head => match head? {
+                    Some(head) if upload.etag.as_ref() == Some(&head.etag) => return Ok(()),
+                    Some(_) => DriftKind::Replaced,
+                    None => DriftKind::Missing,
+                },
             },
         };
         match kind {

@@ -232,6 +232,6 @@ fn mend_of(error: &S3Error) -> &'static str {
         S3Error::Refused { reason, .. } if reason.starts_with("403") => {
             "correct s3.access_key_id and s3.secret_access_key, or give these credentials the actions that docs/CONFIGURATION.md lists"
         }
-        S3Error::Refused { .. } => "correct the s3 settings",
+        S3Error::Refused { .. } | S3Error::KeyRequired { .. } => "correct the s3 settings",
     }
 }

@@ -67,7 +67,7 @@ impl<'a> Looks<'a> {
             }
             let Some((upload, lease_end)) = self.taken.pop_front() else { break };
             let sweeper = self.sweeper.clone();
-            self.under_way.spawn(async move { sweeper.look(upload, lease_end).await });
+            self.under_way.spawn(async move { Box::pin(sweeper.look(upload, lease_end)).await });
         }
         Ok(())
     }

@@ -405,7 +405,7 @@ impl From<S3Error> for ApiError {
         let code = match &error {
             S3Error::Unavailable { .. } => ErrorCode::StorageUnavailable,
             // Coming back will not help; somebody has to mend permissions or settings.
-            S3Error::Refused { .. } => ErrorCode::Internal,
+            S3Error::Refused { .. } | S3Error::KeyRequired { .. } => ErrorCode::Internal,
         };
         Self::with_detail(code, error.to_string())
     }

@@ -21,6 +21,12 @@ pub enum S3Error {
         /// The store's code and message.
         reason: String,
     },
+    /// The object is encrypted with a key of whoever wrote it (SSE-C), so that nobody else can say anything of it.
+    #[error("{operation}: the object is encrypted with a key of whoever wrote it")]
+    KeyRequired {
+        /// The operation as AWS names it.
+        operation: &'static str,
+    },
 }
 
 /// The answer, or `None` where its status is one of `absent`: what is asked about is gone, or is another.
@@ -34,9 +40,14 @@ where
 {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.raw_response().is_some_and(|raw| absent.contains(&raw.status().as_u16())) => Ok(None),
+        Err(error) if status(&error).is_some_and(|status| absent.contains(&status)) => Ok(None),
         Err(error) => Err(S3Error::from_sdk(operation, &error)),
     }
+}
+
+/// The status of the answer, where there was one.
+pub(super) fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
 }
 
 /// Nothing is there.

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use super::{
     ObjectStore, S3Error,
     copy::patient,
-    error::{GONE, unless},
+    error::{GONE, status, unless},
     sdk::instant,
 };
 use crate::model::{ETag, ObjectKey, PartNumber, Sha256Digest};
@@ -202,6 +202,5 @@ fn stored_part(part: &Part) -> Option<StoredPart> {
 /// Whether the refusal says that the upload, its parts or its key are not as the request has them. 409 is for whom
 /// another is ahead of at this moment.
 fn is_outdated(error: &SdkError<CompleteMultipartUploadError>) -> bool {
-    let status = error.raw_response().map(|response| response.status().as_u16());
-    matches!(status, Some(404 | 409 | 412)) || matches!(error.code(), Some("InvalidPart" | "NoSuchUpload"))
+    matches!(status(error), Some(404 | 409 | 412)) || matches!(error.code(), Some("InvalidPart" | "NoSuchUpload"))
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use aws_sdk_s3::{operation::head_object::HeadObjectError, types::ChecksumMode};
+use aws_sdk_s3::{error::ProvideErrorMetadata, operation::head_object::HeadObjectError, types::ChecksumMode};
 use chrono::{DateTime, Utc};
 use tokio::{
     runtime::Handle,
@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     CopyLimits, ObjectBody, S3Error, Sdk,
-    error::{GONE, unless},
+    error::{GONE, status, unless},
     pace::Pace,
     sdk::instant,
 };
@@ -39,6 +39,8 @@ pub struct ObjectHead {
     pub version_id: Option<String>,
     /// What was done to its bytes, as whoever wrote it says and as whoever reads it is told.
     pub content_encoding: Option<String>,
+    /// Where it is kept, if not in the class that is meant by saying none.
+    pub storage_class: Option<String>,
     /// SHA-256 of the whole object, where the store keeps it.
     pub checksum_sha256: Option<Sha256Digest>,
     /// When it was written, by the store's clock, in whole seconds.
@@ -126,7 +128,7 @@ impl ObjectStore {
     /// What the store knows of the object under `key`; `None` when there is none.
     ///
     /// # Errors
-    /// When the store does not answer, or answers without an `ETag` or a size.
+    /// When the store does not answer, or answers without an `ETag` or a size, or will not without a key.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectHead>, S3Error> {
         const OPERATION: &str = "HeadObject";
         let request =
@@ -134,6 +136,9 @@ impl ObjectStore {
         let head = match self.on_main(OPERATION, request.send()).await? {
             Ok(head) => head,
             Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => return Ok(None),
+            Err(error) if status(&error) == Some(400) && self.needs_key(key).await? => {
+                return Err(S3Error::KeyRequired { operation: OPERATION });
+            }
             Err(error) => return Err(S3Error::from_sdk(OPERATION, &error)),
         };
         let unusable =
@@ -143,6 +148,7 @@ impl ObjectStore {
             content_type: head.content_type().map(str::to_owned),
             etag: head.e_tag().and_then(|etag| ETag::parse(etag).ok()).ok_or_else(|| unusable("ETag"))?,
             content_encoding: head.content_encoding().map(str::to_owned),
+            storage_class: head.storage_class().map(|class| class.as_str().to_owned()),
             // Unversioned buckets answer "null" on some stores.
             version_id: head.version_id().filter(|version| *version != "null").map(str::to_owned),
             // A composite checksum ("…-3") is not the digest of the object; it does not parse and so does not count.
@@ -150,6 +156,16 @@ impl ObjectStore {
             last_modified: head.last_modified().and_then(instant),
             metadata: head.metadata.unwrap_or_default().into_iter().collect(),
         }))
+    }
+
+    /// Whether it is for want of a key that the store will not show the object under `key`: a HEAD is refused without
+    /// a reason, and other reasons may be gone tomorrow.
+    pub(super) async fn needs_key(&self, key: &ObjectKey) -> Result<bool, S3Error> {
+        let request = self.sdk.s3.get_object().bucket(&self.bucket).key(key.as_str()).range("bytes=0-0");
+        let Err(error) = self.on_main(ObjectBody::OPERATION, request.send()).await? else { return Ok(false) };
+        // Stores have different codes for it, none of them for nothing else.
+        let message = error.as_service_error().and_then(ProvideErrorMetadata::message);
+        Ok(message.is_some_and(|message| message.contains("Server Side Encryption")))
     }
 
     /// The SHA-256 of the object's bytes, read back from the store; `None` when the object is gone or is no longer

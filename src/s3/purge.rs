@@ -4,7 +4,7 @@ use aws_sdk_s3::types::BucketVersioningStatus;
 
 use super::{
     ObjectStore, S3Error,
-    error::{GONE, unless},
+    error::{GONE, status, unless},
 };
 use crate::model::ObjectKey;
 
@@ -12,7 +12,8 @@ use crate::model::ObjectKey;
 const MOST_PAGES: usize = 100;
 
 impl ObjectStore {
-    /// Whether anything lies under `key`; with a `version`, whether that does.
+    /// Whether anything lies under `key`; with a `version`, whether that does. What cannot be seen without a key of
+    /// whoever wrote it is there.
     ///
     /// # Errors
     /// When the store does not answer or refuses.
@@ -20,7 +21,10 @@ impl ObjectStore {
         const OPERATION: &str = "HeadObject";
         let request = self.client().head_object().bucket(self.bucket()).key(key.as_str());
         let request = request.set_version_id(version.map(str::to_owned));
-        Ok(unless(GONE, OPERATION, self.on_main(OPERATION, request.send()).await?)?.is_some())
+        match self.on_main(OPERATION, request.send()).await? {
+            Err(error) if status(&error) == Some(400) && self.needs_key(key).await? => Ok(true),
+            answer => Ok(unless(GONE, OPERATION, answer)?.is_some()),
+        }
     }
 
     /// Removes what lies under `key`, every version of it. `false` when there was nothing.
@@ -50,7 +54,7 @@ impl ObjectStore {
                     answer.status(),
                     Some(BucketVersioningStatus::Enabled | BucketVersioningStatus::Suspended)
                 )),
-                Err(error) => match error.raw_response().map(|response| response.status().as_u16()) {
+                Err(error) => match status(&error) {
                     // A store that knows no versions.
                     Some(405 | 501) => Ok(false),
                     Some(403) => {

@@ -16,7 +16,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use presignd::clock::Clock;
+use presignd::{clock::Clock, config::SweeperConfig, domain::Sweeper};
 use reqwest::{StatusCode, Url};
 use serde_json::{Value, json};
 
@@ -27,6 +27,7 @@ use crate::{
         backend::BackendKind,
         caller::{client_at, id, sized},
     },
+    sweeper::{keys, still, sweep},
 };
 
 const HERE: &str = "127.0.0.11";
@@ -57,6 +58,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("credentials_reach_their_area_and_nothing_else", reach);
     suite.everywhere("credentials_work_from_one_network", network);
     suite.everywhere("what_credentials_wrote_otherwise_is_rejected", rejected);
+    // The others know no such class, and take such keys over TLS only or not at all.
+    suite.on(&[BackendKind::SeaweedFs], "what_credentials_wrote_for_nobody_to_read_is_rejected", unreadable);
     suite.everywhere("what_credentials_confirmed_withstands_them", immutable);
     suite.everywhere("credentials_send_a_file_in_parts", parts);
     suite.everywhere("credentials_end_when_their_upload_says", ends);
@@ -94,6 +97,11 @@ impl Client {
 
     /// Sends a request whose URL signs nothing but the host, for an hour.
     async fn send(&self, method: &str, key: &str, query: &str, content_type: &str, body: &[u8]) -> Reply {
+        self.send_with(method, key, query, &[("content-type", content_type)], body).await
+    }
+
+    /// The same with these headers, of which those of S3 are signed as well.
+    async fn send_with(&self, method: &str, key: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         let identity = self.credentials.clone().into();
         let mut settings = SigningSettings::default();
         settings.percent_encoding_mode = PercentEncodingMode::Single;
@@ -110,11 +118,15 @@ impl Client {
             .build()
             .unwrap();
         let url = format!("{}/{key}{query}", self.bucket_url);
-        let signable = SignableRequest::new(method, &url, std::iter::empty(), SignableBody::UnsignedPayload).unwrap();
+        let signed = headers.iter().copied().filter(|(name, _)| name.starts_with("x-amz-"));
+        let signable = SignableRequest::new(method, &url, signed, SignableBody::UnsignedPayload).unwrap();
         let (instructions, _) = sign(signable, &parameters.into()).unwrap().into_parts();
         let mut url: Url = url.parse().unwrap();
         url.query_pairs_mut().extend_pairs(instructions.params().iter().map(|(name, value)| (*name, &**value)));
-        let request = self.http.request(method.parse().unwrap(), url).header("content-type", content_type);
+        let mut request = self.http.request(method.parse().unwrap(), url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         Reply::of(sized(request, body)).await
     }
 
@@ -259,6 +271,48 @@ async fn rejected(backend: Backend) {
     Client::new(&issued, HERE).put(key(&issued), "application/pdf", EVIL).await.expect_status(StatusCode::OK);
     let problem = alice.complete(&issued).await.expect_problem(422, "upload_mismatch");
     assert_eq!(problem["errors"][0]["field"], "checksum_sha256", "{problem}");
+    app.end().await;
+}
+
+/// Headers of SSE-C, with a key that the client alone has.
+pub(crate) const CLIENT_KEY: [(&str, &str); 3] = [
+    ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
+    ("x-amz-server-side-encryption-customer-key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
+    ("x-amz-server-side-encryption-customer-key-md5", "KYvwGXoFFJ42a2u2GDWhwQ=="),
+];
+
+async fn unreadable(backend: Backend) {
+    let AppOptions { settings, clock, .. } = still();
+    let options = AppOptions { policies: Some(POLICIES.to_owned()), settings, clock, ..AppOptions::default() };
+    let app = TestApp::start_with(&backend, options).await;
+    let alice = app.user("alice").at(HERE);
+    let archived = [("x-amz-storage-class", "GLACIER")];
+    let mut rejected = 0;
+    for (headers, field, found) in
+        [(&CLIENT_KEY[..], "encryption", "SSE-C"), (&archived[..], "storage_class", "GLACIER")]
+    {
+        // By the client, and by nobody.
+        for is_confirmed in [true, false] {
+            let issued = alice.issue("a.pdf", CONTENT, &by_credentials()).await;
+            let headers = [headers, &[("content-type", "application/pdf")]].concat();
+            let client = Client::new(&issued, HERE);
+            client.send_with("PUT", key(&issued), "", &headers, CONTENT).await.expect_status(StatusCode::OK);
+            if !is_confirmed {
+                app.clock.set(app.clock.now() + TimeDelta::hours(2));
+                let would = Sweeper::new(app.running.service.clone(), &SweeperConfig::default()).rehearse(|_| ()).await;
+                assert_eq!(would.expect("the store answers").reject, 1);
+                rejected += 1;
+                assert_eq!(sweep(&app).await.rejected, rejected);
+                app.clock.set(Clock::System.now());
+            }
+            let problem = alice.complete(&issued).await.expect_problem(422, "upload_mismatch");
+            let told = &problem["errors"][0];
+            assert_eq!((told["field"].as_str(), told["received"].as_str()), (Some(field), Some(found)), "{told}");
+        }
+    }
+    app.clock.set(app.clock.now() + TimeDelta::hours(30));
+    sweep(&app).await;
+    assert_eq!(keys(&app).await, Vec::<String>::new());
     app.end().await;
 }
 

@@ -15,11 +15,14 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
+    credentials::CLIENT_KEY,
     support::{Backend, Suite, TestApp, backend::BackendKind, caller::id},
     sweeper::{app, keys, program, put, row, still, sweep},
 };
 
 const BYTES: &[u8] = b"what was promised";
+
+const OTHER: &[u8] = b"something else";
 
 const REPORT: DriftOptions = DriftOptions { repair: false, resume: false, min_age: Duration::from_hours(24) };
 const REPAIR: DriftOptions = DriftOptions { repair: true, ..REPORT };
@@ -27,6 +30,8 @@ const REPAIR: DriftOptions = DriftOptions { repair: true, ..REPORT };
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("drift_tells_orphans_foreign_and_missing_objects_apart", tells_apart);
     suite.everywhere("drift_removes_orphans_and_nothing_else", repairs);
+    // The others take such keys over TLS only, or not at all.
+    suite.on(&[BackendKind::SeaweedFs], "drift_removes_orphans_that_it_cannot_read", unreadable);
     suite.everywhere("drift_removes_nothing_without_the_right_database", another_database);
     suite.everywhere("drift_spares_what_becomes_accounted_for_before_the_second_look", second_look);
     suite.everywhere("an_interrupted_drift_goes_on_where_it_was", resumes);
@@ -82,7 +87,7 @@ impl Ground {
         let (s3, bucket) = (&app.bucket.s3, &app.bucket.bucket);
         let gone = row(&app, &missing).await;
         s3.delete_object().bucket(bucket).key(gone.object_key.as_str()).send().await.expect("it is deleted");
-        put(&app, row(&app, &replaced).await.object_key.as_str(), b"something else").await;
+        put(&app, row(&app, &replaced).await.object_key.as_str(), OTHER).await;
         let orphan = format!("uploads/{}-f.txt", id_at(&app, TimeDelta::milliseconds(1)));
         let staged_orphan = "staging/whatever.txt".to_owned();
         let beside = format!("{}.thumbnail", row(&app, &open).await.object_key);
@@ -159,6 +164,23 @@ async fn repairs(backend: Backend) {
     app.clock.set(presignd::clock::Clock::System.now());
     assert_eq!(app.user("alice").download(&ground.confirmed).await.bytes, BYTES);
     ground.app.end().await;
+}
+
+async fn unreadable(backend: Backend) {
+    let app = app(&backend).await;
+    let replaced = app.user("alice").upload("a.txt", BYTES, &json!({ "method": "put" })).await;
+    let orphan = format!("uploads/{}-f.txt", id_at(&app, TimeDelta::milliseconds(1)));
+    for key in [orphan.as_str(), row(&app, &replaced).await.verified_key().as_str()] {
+        let [algorithm, secret, digest] = CLIENT_KEY.map(|(_, value)| value);
+        let written = app.bucket.s3.put_object().bucket(&app.bucket.bucket).key(key).body(OTHER.to_vec().into());
+        let written = written.sse_customer_algorithm(algorithm).sse_customer_key(secret).sse_customer_key_md5(digest);
+        written.send().await.expect("it is written");
+    }
+    app.clock.set(app.clock.now() + TimeDelta::hours(25));
+    let (counts, findings) = drift(&app, REPAIR).await;
+    assert_eq!((counts.orphans, counts.removed, counts.replaced), (1, 1, 1), "{findings:?}");
+    assert!(!keys(&app).await.contains(&orphan));
+    app.end().await;
 }
 
 async fn another_database(backend: Backend) {

@@ -1746,11 +1746,12 @@ export interface components {
         Mismatch: {
             /**
              * @description What the object differs in. `content_encoding`: it was sent with one, so that a browser would save other bytes
-             *     than those that were compared. `client_network`: a storage event says that it was written from outside of it.
+             *     than those that were compared. `storage_class`: it lies in an archive. `encryption`: it was encrypted with a key
+             *     that only the client has. `client_network`: a storage event says that it was written from outside of it.
              *     `content`: its first bytes are not of the declared type. `inspection`: the scanner did not find it clean.
              * @enum {string}
              */
-            field: "file_size" | "file_type" | "content_encoding" | "checksum_sha256" | "client_network" | "content" | "inspection";
+            field: "file_size" | "file_type" | "content_encoding" | "storage_class" | "encryption" | "checksum_sha256" | "client_network" | "content" | "inspection";
             /** @description What was promised; for `inspection`, `clean`. */
             expected: number | string;
             /**

@@ -10,6 +10,7 @@ use crate::{
         multipart::{chosen_parts, missing_parts, retain_sent},
     },
     model::IntentState,
+    s3::S3Error,
 };
 
 /// Uploads read at once.
@@ -90,7 +91,14 @@ impl Sweeper {
             IntentState::Issued => {
                 let is_over = now > upload.confirm_until;
                 let sent_until = is_over.then_some(upload.confirm_until);
-                match store.head(&upload.object_key).await? {
+                let head = match store.head(&upload.object_key).await {
+                    Err(S3Error::KeyRequired { .. }) => {
+                        rehearsal.reject += 1;
+                        return Ok(());
+                    }
+                    head => head?,
+                };
+                match head {
                     Some(head) if is_over && confirm::is_late(upload, &head) => rehearsal.expire += 1,
                     None if self.has_all_parts(upload, sent_until).await? => rehearsal.confirm += 1,
                     None if is_over => rehearsal.expire += 1,
