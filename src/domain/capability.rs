@@ -118,7 +118,7 @@ impl Service {
     /// as the settings allow and the caller is authenticated.
     ///
     /// # Errors
-    /// When the caller may not upload, or there is no such policy.
+    /// When the caller may not upload, or there is no such policy, or none any more.
     pub fn grant_capability(
         &self,
         caller: Caller<'_>,
@@ -130,7 +130,11 @@ impl Service {
         let issued_at = self.clock.now();
         let now = issued_at.trunc_subsecs(0);
         let Some(rules) = self.policies.current().policy(&policy, now) else {
-            return Err(DomainError::UnknownPolicy(policy));
+            // An upload has a policy that existed; a request names whatever it likes.
+            return Err(match upload {
+                Some(_) => DomainError::PolicyWithdrawn(policy),
+                None => DomainError::UnknownPolicy(policy),
+            });
         };
         let longest = self.capabilities.longest;
         let life = TimeDelta::from_std(expires_in.map_or(longest, |asked| asked.min(longest))).unwrap_or_default();

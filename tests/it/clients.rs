@@ -351,9 +351,11 @@ async fn refusals(backend: Backend) {
 }
 
 async fn spoken(backend: Backend) {
+    const METHODS: &str = "methods = [\"multipart\"]\n";
+
     let clock = Clock::manual(Clock::System.now());
-    let policies = "[policy.default]\nmethods = [\"multipart\"]\n";
-    let options = AppOptions { clock: clock.clone(), policies: Some(policies.to_owned()), ..AppOptions::default() };
+    let policies = format!("[policy.default]\n{METHODS}");
+    let options = AppOptions { clock: clock.clone(), policies: Some(policies.clone()), ..AppOptions::default() };
     let app = TestApp::start_with(&backend, options).await;
     let (alice, page) = (app.user("alice"), app.anonymous());
     let sign = async |body: Value| {
@@ -381,6 +383,11 @@ async fn spoken(backend: Backend) {
     }
     clock.set(clock.now() + TimeDelta::minutes(5));
     assert_eq!(page.get(&list).await.status, StatusCode::UNAUTHORIZED);
+    app.change_policies(&format!("{policies}[policy.passing]\n{METHODS}")).await;
+    let passing = alice.issue("a.txt", b"12345", &json!({ "policy": "passing" })).await;
+    app.change_policies(&policies).await;
+    let listing = json!({ "method": "GET", "key": "a.txt", "uploadId": id(&passing) });
+    alice.post("/api/v1/sign", &listing).await.expect_problem(409, "policy_withdrawn");
 
     let begin = sign(json!({ "method": "POST", "key": "a.txt", "size": 5 })).await;
     let refused = page.post_nothing(&begin.replace("size=5", "size=%2B5")).await;
