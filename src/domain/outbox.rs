@@ -89,7 +89,7 @@ impl Outbox {
             return Vec::new();
         }
         // The same id everywhere: a receiver behind two endpoints sees that it is one event.
-        let event_id: Uuid = IntentId::at(at).uuid();
+        let event_id: Uuid = IntentId::exactly_at(at).uuid();
         let payload = serde_json::to_string(&Payload { r#type: event, timestamp: at, data: data() });
         // Text, numbers and maps with text keys: nothing in it can fail to be written.
         let payload = payload.unwrap_or_default();

@@ -29,6 +29,13 @@ impl IntentId {
         Self(Uuid::new_v7(timestamp))
     }
 
+    /// A new id that carries `at` and nothing of ids made before it: for what is put in order by the times that it tells,
+    /// whichever thread makes it. Ids of one millisecond come in any order.
+    pub fn exactly_at(at: DateTime<Utc>) -> Self {
+        let seconds = u64::try_from(at.timestamp()).unwrap_or_default();
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, at.timestamp_subsec_nanos())))
+    }
+
     /// What no id of `at` or later is below, and every earlier one is: 48 bits of milliseconds, and zeros. No id that is
     /// given out.
     pub fn lowest_at(at: DateTime<Utc>) -> Self {
@@ -277,6 +284,16 @@ mod tests {
         assert!(IntentId::lowest_at(from) <= IntentId::at(from));
         assert!(IntentId::at(at("2026-12-31T23:59:59.999Z")) < IntentId::lowest_at(to));
         assert!(IntentId::lowest_at(to) <= IntentId::at(to));
+    }
+
+    #[test]
+    fn ids_for_events_are_ordered_by_what_they_tell() {
+        let now: DateTime<Utc> = "2026-12-01T00:00:00Z".parse().unwrap();
+        let later = |milliseconds| now + chrono::TimeDelta::milliseconds(milliseconds);
+        // What this thread has made before.
+        IntentId::at(later(10_000));
+        assert!(IntentId::exactly_at(now) < IntentId::exactly_at(later(1)));
+        assert_eq!(IntentId::exactly_at(now).issued_at(), Some(now));
     }
 
     #[test]
