@@ -251,14 +251,21 @@ impl Database {
             graces.iter().map(|(policy, grace)| (*policy, grace.as_secs_f64())).unzip();
         let common = "created_at < $2 AND ($3 IS NULL OR issuer = $3) \
                       AND ($4 IS NULL OR subject = $4) AND ($5 IS NULL OR tenant = $5)";
-        // The sweeper has not finished with an upload whose URLs may still write something, whatever its state.
+        let uploads = |which: &str| {
+            format!(
+                "(SELECT ends AS expires_at FROM upload_intents \
+                 LEFT JOIN unnest($8::text[], $9::float8[]) AS grace (policy, seconds) USING (policy), \
+                 LATERAL (SELECT GREATEST(expires_at, confirm_until - make_interval(secs => coalesce(seconds, 0))) AS ends) AS url \
+                 WHERE {which} AND ends > $1 AND {common} \
+                 AND ($6 IS NULL OR id = $6) ORDER BY ends DESC LIMIT 1)"
+            )
+        };
+        // The sweeper has not finished with an upload whose URLs may still write something, whatever its state; but it
+        // does not look at one that the scanner has.
+        let unfinished = uploads("look_at IS NOT NULL");
+        let inspecting = uploads("id IN (SELECT upload_id FROM inspections) AND stored_key IS NOT NULL");
         let statement = format!(
-            "(SELECT ends AS expires_at FROM upload_intents \
-             LEFT JOIN unnest($8::text[], $9::float8[]) AS grace (policy, seconds) USING (policy), \
-             LATERAL (SELECT GREATEST(expires_at, confirm_until - make_interval(secs => coalesce(seconds, 0))) AS ends) AS url \
-             WHERE look_at IS NOT NULL AND ends > $1 AND {common} \
-             AND ($6 IS NULL OR id = $6) ORDER BY ends DESC LIMIT 1) \
-             UNION ALL \
+            "{unfinished} UNION ALL {inspecting} UNION ALL \
              (SELECT expires_at FROM download_intents WHERE expires_at > $1 AND delivery NOT IN ('stream', 'accel') AND {common} AND ($6 IS NULL OR upload_id = $6) \
              AND NOT EXISTS (SELECT 1 FROM download_tickets WHERE download_id = download_intents.id) ORDER BY expires_at DESC LIMIT 1) \
              UNION ALL \

@@ -7,13 +7,17 @@ use presignd::{app as service, app::Running, clock::Clock, config::Config};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{
-    AppOptions, Backend, Caller, Program, Suite, TestApp, TestScanner,
-    app::{POLICIES, settings},
-    backend::BackendKind,
-    caller::id,
-    load::eventually,
-    scanner::Answer,
+use crate::{
+    audit::{ADMIN, administrator},
+    revocations::PATH,
+    support::{
+        AppOptions, Backend, Caller, Program, Suite, TestApp, TestScanner,
+        app::{POLICIES, settings},
+        backend::BackendKind,
+        caller::id,
+        load::eventually,
+        scanner::Answer,
+    },
 };
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1A\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0";
@@ -33,6 +37,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("the_policy_of_the_moment_says_how_to_sniff", sniff_by_policy);
 
     suite.everywhere("only_what_a_scanner_found_clean_is_confirmed", clean);
+    suite.everywhere("urls_of_what_a_scanner_has_are_counted_when_they_are_revoked", revoked);
     suite.everywhere("what_a_scanner_found_infected_is_never_downloaded", infected);
     suite.everywhere("a_scanner_may_fetch_the_file_by_url", by_url);
     suite.everywhere("an_upload_that_is_inspected_can_be_aborted", aborted);
@@ -220,6 +225,20 @@ async fn clean(backend: Backend) {
     }
     assert_eq!(scanner.times_asked(), 4);
     assert_eq!(metric(&alice, "presignd_inspection_attempts_total{outcome=\"clean\"}").await, 4);
+    app.end().await;
+}
+
+async fn revoked(backend: Backend) {
+    let scanner = TestScanner::start(Answer::Wait, &backend.runtime).await;
+    let app = TestApp::start_with(&backend, options(&scanner, ADMIN)).await;
+    let alice = app.user("alice");
+    // The first cannot write over what is there any more; the second writes where nobody looks, and writes.
+    for (method, is_counted) in [("put", false), ("post", true)] {
+        let upload = inspecting(&alice, "a.bin", b"12345", method).await;
+        let revoked = administrator(&app).post(PATH, &json!({ "upload_id": id(&upload) })).await.expect(StatusCode::OK);
+        let expected = if is_counted { upload["expires_at"].clone() } else { Value::Null };
+        assert_eq!(revoked["urls_live_until"], expected, "{method}");
+    }
     app.end().await;
 }
 
