@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use super::{Caller, Disposition, DomainError, Permit, Service};
 use crate::{
     db::{
-        AccessEvent, DownloadIntent,
+        AccessEvent,
         tickets::{NewTicket, Ticket, TicketRefusal, TokenDigest},
     },
     model::{AuditKind, Delivery, IntentId, Scope},
@@ -70,19 +70,22 @@ impl Service {
     pub async fn redeem_ticket(&self, ticket: &str, address: IpAddr) -> Result<Permit, DomainError> {
         let digest = digest_of(ticket).ok_or(DomainError::TicketUnknown)?;
         let now = self.clock.now();
-        // Before the ticket is used, because a use is not given back to whom there was no place for.
-        let place = self.reader.place();
-        if place.is_none() && self.database.ticket(&digest).await?.is_some_and(|ticket| streams(&ticket.intent)) {
-            return Err(DomainError::TooManyStreams);
+        let known = self.database.ticket(&digest).await?.ok_or(DomainError::TicketUnknown)?;
+        if let Some(refusal) = known.refusal(address, now) {
+            return Err(self.refuse_ticket(&known, refusal, address));
         }
+        // For nobody who holds no ticket; and before it is used, because a use is not given back to whom there was no
+        // place for.
+        let place = if known.intent.delivery == Delivery::Stream {
+            Some(self.reader.place().ok_or(DomainError::TooManyStreams)?)
+        } else {
+            None
+        };
         let Some(redeemed) = self.database.redeem_ticket(&digest, address, now).await? else {
-            let ticket = self.database.ticket(&digest).await?.ok_or(DomainError::TicketUnknown)?;
+            let now_known = self.database.ticket(&digest).await?.ok_or(DomainError::TicketUnknown)?;
             // Whatever it was that the statement saw: the ticket can be used no more than it allowed.
-            return Err(self.refuse_ticket(
-                &ticket,
-                ticket.refusal(address, now).unwrap_or(TicketRefusal::Used),
-                address,
-            ));
+            let refusal = now_known.refusal(address, now).unwrap_or(TicketRefusal::Used);
+            return Err(self.refuse_ticket(&now_known, refusal, address));
         };
         let upload = self.database.upload(redeemed.intent.upload_id).await?.ok_or(DomainError::NotFound)?;
         self.require_bucket(&upload)?;
@@ -92,7 +95,7 @@ impl Service {
             disposition: if redeemed.is_inline { Disposition::Inline } else { Disposition::Attachment },
             file_name: redeemed.file_name,
             uses: u16::try_from(redeemed.uses).ok(),
-            place: place.filter(|_| streams(&redeemed.intent)).map(Arc::new),
+            place: place.map(Arc::new),
             from: now,
             until,
             intent: Box::new(redeemed.intent),
@@ -146,10 +149,6 @@ impl Service {
             TicketRefusal::Expired => DomainError::TicketExpired,
         }
     }
-}
-
-fn streams(intent: &DownloadIntent) -> bool {
-    intent.delivery == Delivery::Stream
 }
 
 fn digest_of(ticket: &str) -> Option<TokenDigest> {
