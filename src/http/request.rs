@@ -157,7 +157,8 @@ fn dialect(path: &str) -> Dialect {
 }
 
 fn problem(state: &State, error: &ApiError, request_id: &str, request: &HttpRequest) -> actix_web::HttpResponse {
-    let path = loggable_path(request);
+    // It is decoded, and might write lines of its own.
+    let path = loggable_path(request).escape_debug();
     let dialect = dialect(routed_path(request));
     if error.code().status().is_server_error() {
         log::error!("request {request_id} to {path} failed: {error}");
