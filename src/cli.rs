@@ -20,6 +20,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::OnceLock,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -254,7 +255,11 @@ pub fn run() -> ExitCode {
             Command::Webhooks(command) => webhooks::run(&command, &handle).await,
         }
     });
-    done.unwrap_or_else(|failure| report(&failure))
+    let code = done.unwrap_or_else(|failure| report(&failure));
+    match LOST_OUTPUT.get() {
+        Some(error) => report(&Failure(format!("standard output: {error}"))),
+        None => code,
+    }
 }
 
 fn report(failure: &Failure) -> ExitCode {
@@ -267,9 +272,17 @@ fn report(failure: &Failure) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Why standard output did not take all that was written to it: whoever reads it later has to know.
+static LOST_OUTPUT: OnceLock<io::Error> = OnceLock::new();
+
 /// Writes a line to standard output. Whoever closed it, such as `head`, has read enough.
 fn print(line: impl fmt::Display) {
-    let _ = writeln!(io::stdout(), "{line}");
+    if let Err(error) = writeln!(io::stdout(), "{line}")
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        // The first is enough.
+        let _ = LOST_OUTPUT.set(error);
+    }
 }
 
 fn start_logging(config: &Config) {

@@ -31,6 +31,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.alone("check_remarks_on_sessions_that_are_too_short", check_remarks);
     suite.alone("check_remarks_on_addresses_that_nobody_can_reach", check_remarks_on_addresses);
     suite.alone("check_names_file_line_key_and_rule", check_refuses);
+    suite.alone("output_that_is_lost_is_no_success", lost_output);
     suite.alone("policy_check_and_diff_say_what_they_found", policy_files);
     suite.alone("cors_print_follows_policies_and_origins", cors_print);
     suite.alone("token_refuses_what_would_make_no_token", token_refusals);
@@ -251,6 +252,18 @@ fn check_remarks() {
     let found = notes(&slow("64KiB/s"));
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("note: policy.default.upload: gives some URLs longer than 1h, "), "{found:?}");
+}
+
+fn lost_output() {
+    let folder = files(CONFIG, POLICIES);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let lost = ended(command(PROGRAM, &["check"], folder.path(), &[]).stdout(full)).expect(1);
+    assert!(lost.stderr.starts_with("presignd: standard output: "), "{lost:?}");
+    // Who closes it has read enough.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = ended(command(PROGRAM, &["check"], folder.path(), &[]).stdout(writer)).expect(0);
+    assert_eq!(closed.stderr, "");
 }
 
 /// As in the container image.
