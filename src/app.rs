@@ -25,7 +25,7 @@ use crate::{
     clock::Clock,
     config::{
         CallbackConfig, CdnConfig, Config, EventsConfig, InspectionConfig, Problem, S3Config, auth::KeySource,
-        events::EventTokenConfig, secret::SecretFileError,
+        events::EventTokenConfig, s3::Addressing, secret::SecretFileError,
     },
     db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
     domain::{
@@ -440,6 +440,14 @@ pub fn remarks(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
             config.server.base_url()
         );
         remarks.push(Problem::new("server.public_url", rule));
+    }
+    if config.s3.addressing == Addressing::VirtualHosted
+        && config.s3.bucket.contains('.')
+        && config.s3.client_endpoint().starts_with("https:")
+    {
+        let rule = "has a dot, and certificates for *.<store> are not for a.b.<store>: clients refuse its URLs, unless \
+                    the store has a certificate for this name; s3.addressing = \"path\", or another bucket";
+        remarks.push(Problem::new("s3.bucket", rule));
     }
     remarks
 }

@@ -95,6 +95,12 @@ impl ServerConfig {
         if self.request_timeout.is_zero() {
             problems.push(Problem::new("server.request_timeout", "must be longer than 0"));
         }
+        for (index, network) in self.trusted_proxies.iter().enumerate() {
+            if matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some()) {
+                let rule = "must be written as the IPv4 network that it is, because peers are compared in that form";
+                problems.push(Problem::new(format!("server.trusted_proxies[{index}]"), rule));
+            }
+        }
         for (index, origin) in self.cors_allowed_origins.iter().enumerate() {
             if origin != "*" && !is_origin(origin) {
                 let key = format!("server.cors_allowed_origins[{index}]");

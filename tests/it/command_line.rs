@@ -279,6 +279,11 @@ fn check_remarks_on_addresses() {
     assert!(found[0].contains("http://127.0.0.1:8081"), "{found:?}");
     assert_eq!(notes(&[everywhere, ("PRESIGND_SERVER__PUBLIC_URL", "https://files.example")]), Vec::<String>::new());
     assert_eq!(notes(&[("PRESIGND_SERVER__LISTEN", "192.0.2.7:8080")]), Vec::<String>::new());
+    let dotted = ("PRESIGND_S3__BUCKET", "files.example.com");
+    let https = ("PRESIGND_S3__PUBLIC_ENDPOINT", "https://s3.example");
+    let found = notes(&[dotted, https]);
+    assert!(found.len() == 1 && found[0].starts_with("note: s3.bucket: has a dot"), "{found:?}");
+    assert_eq!(notes(&[dotted, https, ("PRESIGND_S3__ADDRESSING", "path")]), Vec::<String>::new());
 }
 
 fn check_refuses() {
@@ -309,6 +314,11 @@ fn check_refuses() {
             "policies.toml:2: policy.default.ip_scope: needs the [s3.sts] settings",
         ),
         ("[callback]", "[callback", "presignd.toml:8: syntax: "),
+        (
+            "request_timeout = \"30s\"",
+            "request_timeout = \"30s\"\ntrusted_proxies = [\"10.0.0.0/8\", \"::ffff:192.0.2.0/120\"]",
+            "presignd.toml:12: server.trusted_proxies[1]: must be written as the IPv4 network",
+        ),
         (
             "[s3.sts]\n",
             "[s3.sts]\nendpoint = \"sts.local:9000\"\n",
