@@ -16,18 +16,29 @@ const RELEASE_AFTER = 60_000;
 
 const TOKEN = "presignd-token";
 
+const BLOCKED = "This browser lets this page keep nothing, not even a token. Allow it to store data, and reload.";
+
 const $ = (id) => document.getElementById(id);
 const base = new URL(".", document.baseURI).href;
+
+/** What this tab keeps; `null` where the browser's settings forbid that. */
+const session = (() => {
+  try {
+    return sessionStorage;
+  } catch {
+    return null;
+  }
+})();
 
 /** The token lives in this tab only. One in the address came from `presignd dev`: it goes from the history at once. */
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) {
     // Only where `presignd dev` runs. Anywhere else a link could sign its reader in as the one who sent it.
-    if (["127.0.0.1", "[::1]", "localhost"].includes(location.hostname)) sessionStorage.setItem(TOKEN, given);
+    if (["127.0.0.1", "[::1]", "localhost"].includes(location.hostname)) session?.setItem(TOKEN, given);
     history.replaceState(null, "", location.pathname + location.search);
   }
-  return sessionStorage.getItem(TOKEN);
+  return session?.getItem(TOKEN) ?? null;
 }
 
 /** What the token says of its user, which is only for show: whether that is true is the service's to judge. */
@@ -49,7 +60,7 @@ class Unfinished {
       this.storage = localStorage;
     } catch {
       // Blocked by the browser's settings: then uploads do not outlive the page.
-      this.storage = sessionStorage;
+      this.storage = session;
     }
   }
 
@@ -92,7 +103,7 @@ class Unfinished {
 const token = takeToken();
 const { iss = "", sub = "" } = claims(token ?? "");
 const unfinished = new Unfinished(JSON.stringify([iss, sub]));
-const client = new PresigndClient({ baseUrl: base, token: () => sessionStorage.getItem(TOKEN) ?? "" });
+const client = new PresigndClient({ baseUrl: base, token: () => session?.getItem(TOKEN) ?? "" });
 
 // Words
 
@@ -502,7 +513,7 @@ function complain(error) {
 // Signing in and out
 
 function signOut(why) {
-  sessionStorage.removeItem(TOKEN);
+  session?.removeItem(TOKEN);
   clearTimeout(files.timer);
   for (const transfer of queue.transfers) if (transfer.open && transfer.state !== "paused") transfer.pause();
   showPage(null, why);
@@ -521,7 +532,8 @@ function showPage(signedIn, why = "") {
 
 $("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(TOKEN, $("token").value.trim().replace(/^Bearer +/i, ""));
+  if (!session) return showPage(null, BLOCKED);
+  session.setItem(TOKEN, $("token").value.trim().replace(/^Bearer +/i, ""));
   // From the beginning, as another user perhaps.
   location.reload();
 });
@@ -571,4 +583,4 @@ setInterval(() => {
   if (queue.transfers.some((transfer) => transfer.open)) queue.show();
 }, REFRESH);
 
-showPage(token);
+showPage(token, session ? "" : BLOCKED);

@@ -347,6 +347,23 @@ test("the token leaves the address, and a page without one asks for it", async (
   await context.close();
 });
 
+test("a browser that keeps nothing for the page is told what the page needs", async () => {
+  const { context, page, errors } = await newPage(browser);
+  // As where the browser's settings block it.
+  await page.addInitScript(() => {
+    const blocked = { get: () => { throw new DOMException("Access is denied for this document.", "SecurityError"); } };
+    Object.defineProperties(window, { sessionStorage: blocked, localStorage: blocked });
+  });
+  await page.goto(`${baseUrl}/#token=${token}`);
+  const told = page.locator("#sign-in-error");
+  await told.filter({ hasText: "keep nothing" }).waitFor();
+  await page.fill("#token", token);
+  await page.press("#token", "Enter");
+  assert.match(await told.innerText(), /Allow it to store data/);
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
 test("the page can be used by keyboard, and everything on it has a name", async () => {
   const { context, page } = await signedIn();
   await page.setInputFiles("#files", [await fileOnDisk("named.txt", 1)]);
