@@ -556,6 +556,7 @@ function refusal({ status, text }) {
 }
 async function sha256(blob) {
   if (!crypto.subtle) throw new PresigndError("digest_unavailable", "Browsers compute digests only on pages that came by HTTPS");
+  if (blob.size >= 2 ** 31) throw new PresigndError("digest_unavailable", "Browsers compute digests of less than 2 GiB: give checksumSha256");
   const digest = await crypto.subtle.digest("SHA-256", await read(blob));
   return btoa(String.fromCharCode(...new Uint8Array(digest)));
 }

@@ -10,7 +10,8 @@ export type FieldError = NonNullable<Problem["errors"]>[number];
  * - `storage_error`: the store refused the bytes; `status` says how.
  * - `unexpected_answer`: something that is not the service has answered, such as a proxy.
  * - `file_unreadable`: the file has changed or gone since it was picked.
- * - `digest_unavailable`: a digest is required, and this page came by plain HTTP, where browsers compute none.
+ * - `digest_unavailable`: a digest is required, and this page came by plain HTTP, where browsers compute none, or it is
+ *   that of 2 GiB or more at once.
  * - `method_unsupported`: the policy has files sent with credentials, which this client does not do.
  */
 export type ErrorCode =

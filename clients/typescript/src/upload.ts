@@ -413,6 +413,8 @@ function refusal({ status, text }: Answer): PresigndError {
 /** The SHA-256 digest in base64. */
 async function sha256(blob: Blob): Promise<string> {
   if (!crypto.subtle) throw new PresigndError("digest_unavailable", "Browsers compute digests only on pages that came by HTTPS");
+  // All of it has to be in memory at once.
+  if (blob.size >= 2 ** 31) throw new PresigndError("digest_unavailable", "Browsers compute digests of less than 2 GiB: give checksumSha256");
   const digest = await crypto.subtle.digest("SHA-256", await read(blob));
   return btoa(String.fromCharCode(...new Uint8Array(digest)));
 }
