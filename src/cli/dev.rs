@@ -28,6 +28,8 @@ const AUDIENCE: &str = "presignd";
 const BUCKET: &str = "presignd-dev";
 const REGION: &str = "us-east-1";
 const ROLE_ARN: &str = "arn:aws:iam::000000000000:role/presignd-dev";
+/// Under the data folder: what other commands, such as `presignd token`, take for `--config`.
+const SETTINGS: &str = "presignd.toml";
 const STORE_ACCESS_KEY_ID: &str = "PRESIGNDDEV000000001";
 
 /// How long the printed token is good for: a working day.
@@ -139,7 +141,7 @@ async fn start(args: &DevArgs, folder: &Path, stand_ins: &mut StandIns, runtime:
         let postgres = EmbeddedPostgres::start(Some(&folder.join("postgres"))).await?;
         // PostgreSQL inside the process serves one connection, which everybody shares.
         set(&mut settings, "database", toml! { max_connections = 1 });
-        variables.insert("DATABASE_URL".to_owned(), postgres.database_url().to_owned());
+        set(&mut settings, "database", toml::Table::from_iter([("url".to_owned(), postgres.database_url().into())]));
         stand_ins.postgres = Some(postgres);
     }
     if embedded_store {
@@ -158,6 +160,8 @@ async fn start(args: &DevArgs, folder: &Path, stand_ins: &mut StandIns, runtime:
     }
 
     let config = Config::parse(&settings.to_string(), "the settings of dev", &variables)?;
+    set(&mut settings, "policies", toml! { file = "policies.toml" });
+    write_private(&folder.join(SETTINGS), &format!("# Written by every start of `presignd dev`.\n{settings}"))?;
     start_logging(&config);
     let token = token(&keys)?;
     let running = app::start(&config, Clock::System, runtime.clone()).await.map_err(|error| {
@@ -260,7 +264,7 @@ fn secret() -> Result<String, Failure> {
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
 fn token(keys: &Keys) -> Result<String, Failure> {
@@ -314,7 +318,8 @@ fn banner(base: &str, token: &str, config: &Config, stand_ins: &StandIns, args: 
     };
     let data =
         if args.ephemeral { format!("{}, removed at the end", folder.display()) } else { folder.display().to_string() };
-    let policies = config.policies.file.display();
+    let (policies, settings) = (config.policies.file.display(), folder.join(SETTINGS));
+    let settings = settings.display();
     format!(
         r#"
   presignd dev
@@ -324,6 +329,7 @@ fn banner(base: &str, token: &str, config: &Config, stand_ins: &StandIns, args: 
   store     {store}
   data      {data}
   policies  {policies}  (edit and save)
+  settings  {settings}  (presignd token --config {settings} --subject bob: a token of somebody else)
   Ctrl-C stops it. Paste these lines into another terminal:
 
 BASE={base}

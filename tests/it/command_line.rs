@@ -545,6 +545,14 @@ fn dev_kept() {
         assert_eq!(alice.download(&uploads[0]).await.bytes, b"Hello, presignd!\n");
     });
 
+    let settings = second.word("settings");
+    let token = run(&["token", "--config", settings, "--subject", "bob"], folder.path(), &[]).expect(0).stdout;
+    let bob = second.caller().with_token(token.trim());
+    runtime.block_on(async {
+        let list = bob.get("/api/v1/uploads").await.expect(StatusCode::OK);
+        assert_eq!(list["uploads"], serde_json::json!([]));
+    });
+
     let policies = folder.path().join(second.word("policies"));
     let text = fs::read_to_string(&policies).unwrap();
     fs::write(&policies, text.replace("max_size = \"5GiB\"", "max_size = \"4B\"")).unwrap();
