@@ -106,7 +106,7 @@ pub(super) async fn run(args: &DevArgs, runtime: &Handle) -> Result<(), Failure>
     let ephemeral = if args.ephemeral { Some(tempfile::tempdir()?) } else { None };
     let folder = ephemeral.as_ref().map_or_else(|| args.data_dir.clone(), |folder| folder.path().to_owned());
     let mut stand_ins = StandIns::default();
-    let served = match start(args, &folder, &mut stand_ins, runtime).await {
+    let served = match Box::pin(start(args, &folder, &mut stand_ins, runtime)).await {
         Ok(running) => stop.serve(running).await,
         Err(failure) => Err(failure),
     };

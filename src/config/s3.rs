@@ -71,6 +71,9 @@ pub struct StsConfig {
     /// Life of a session, 15m to 12h (1h at most under role chaining). No URL outlives its session.
     #[serde(default = "default_session_duration", deserialize_with = "duration::deserialize")]
     pub session_duration: Duration,
+    /// ARN of the KMS key that the bucket encrypts with, where it does (SSE-KMS).
+    #[serde(default)]
+    pub kms_key_arn: Option<String>,
     /// Condition key that holds the client's address at the store.
     #[serde(default)]
     pub source_ip_key: SourceIpKey,
@@ -103,6 +106,12 @@ impl SourceIpKey {
             Self::VpcSourceIp => "aws:VpcSourceIp",
         }
     }
+}
+
+/// `arn:partition:kms:region:account:key/id`, without wildcards: a session must not be given every key.
+fn is_kms_key_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    matches!(parts[..], ["arn", _, "kms", _, _, key] if key.starts_with("key/") && !text.contains(['*', '?']))
 }
 
 fn default_stage() -> Vec<UploadMethod> {
@@ -164,6 +173,11 @@ impl S3Config {
             }
             if !sts.role_arn.starts_with("arn:") {
                 problems.push(Problem::new("s3.sts.role_arn", "must be the ARN of a role"));
+            }
+            if sts.kms_key_arn.as_ref().is_some_and(|arn| !is_kms_key_arn(arn)) {
+                let rule = "must be the ARN of a key, such as \"arn:aws:kms:eu-central-1:111122223333:key/…\": rights are \
+                            given for keys, not for their aliases";
+                problems.push(Problem::new("s3.sts.kms_key_arn", rule));
             }
         }
         problems

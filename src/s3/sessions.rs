@@ -75,6 +75,15 @@ impl Access {
         }
     }
 
+    /// What it does to the key of a bucket that is encrypted with one. Parts are decrypted to be put together.
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html>
+    const fn key_actions(self) -> &'static [&'static str] {
+        match self {
+            Self::Upload | Self::Area { .. } => &["kms:Decrypt", "kms:GenerateDataKey"],
+            Self::Download => &["kms:Decrypt"],
+        }
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Upload => "upload",
@@ -360,7 +369,19 @@ fn session_policy(sts: &StsConfig, bucket: &str, network: Option<ClientNetwork>,
         let condition = serde_json::json!({ "IpAddress": { sts.source_ip_key.as_str(): [network.to_string()] } });
         statement.insert("Condition".to_owned(), condition);
     }
-    serde_json::json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string()
+    let mut statements = vec![statement];
+    if let Some(key) = &sts.kms_key_arn {
+        // S3 asks for it on behalf of whoever asks S3, who is judged by the same policy. The client's address is not
+        // part of that request, and the client can make none itself.
+        // <https://docs.aws.amazon.com/IAM/latest/UserGuide/access_forward_access_sessions.html>
+        statements.push(serde_json::json!({
+            "Effect": "Allow",
+            "Action": access.key_actions(),
+            "Resource": key,
+            "Condition": { "StringLike": { "kms:ViaService": "s3.*" } },
+        }));
+    }
+    serde_json::json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
 }
 
 #[cfg(test)]
@@ -387,6 +408,7 @@ mod tests {
             role_arn: role_arn.to_owned(),
             endpoint: None,
             external_id: None,
+            kms_key_arn: None,
             session_duration: Duration::from_hours(1),
             source_ip_key,
         }
@@ -406,6 +428,25 @@ mod tests {
         assert!(policy.contains(r#""aws:VpcSourceIp":["2001:db8::/64"]"#), "{policy}");
         assert!(policy.contains("s3:GetObject") && !policy.contains("s3:PutObject"), "{policy}");
         assert!(!policy.contains(' '));
+    }
+
+    #[test]
+    fn a_session_may_use_the_key_of_the_bucket_through_s3() {
+        let key = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+        let sts =
+            StsConfig { kms_key_arn: Some(key.to_owned()), ..sts("arn:aws:iam::1:role/x", SourceIpKey::SourceIp) };
+        let expected = |actions: &str| {
+            format!(
+                r#"{{"Action":[{actions}],"Condition":{{"StringLike":{{"kms:ViaService":"s3.*"}}}},"Effect":"Allow","Resource":"{key}"}}],"Version""#
+            )
+        };
+        for (access, actions) in
+            [(Access::Upload, r#""kms:Decrypt","kms:GenerateDataKey""#), (Access::Download, r#""kms:Decrypt""#)]
+        {
+            let policy = session_policy(&sts, "files", network("203.0.113.7"), access);
+            assert!(policy.contains(&expected(actions)), "{policy}");
+            assert!(policy.contains(r#""IpAddress":{"aws:SourceIp":["203.0.113.7/32"]}"#), "{policy}");
+        }
     }
 
     #[test]

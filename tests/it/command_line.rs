@@ -321,6 +321,11 @@ fn check_refuses() {
         ),
         (
             "[s3.sts]\n",
+            "[s3.sts]\nkms_key_arn = \"arn:aws:kms:eu-central-1:111122223333:alias/files\"\n",
+            "presignd.toml:7: s3.sts.kms_key_arn: must be the ARN of a key",
+        ),
+        (
+            "[s3.sts]\n",
             "[s3.sts]\nendpoint = \"sts.local:9000\"\n",
             "presignd.toml:7: s3.sts.endpoint: must be an http or https URL",
         ),
