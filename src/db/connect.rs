@@ -20,7 +20,10 @@ use diesel_async::{
 use futures_util::FutureExt as _;
 use rustls::{
     ClientConfig,
-    pki_types::{CertificateDer, pem::PemObject as _},
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject as _},
+    },
 };
 use rustls_platform_verifier::Verifier;
 use secrecy::ExposeSecret as _;
@@ -269,8 +272,14 @@ pub(super) fn tls(config: &DatabaseConfig) -> Result<Arc<ClientConfig>, DbError>
     let failed = |error: String| DbError::Failed(format!("TLS towards the database: {error}"));
     let mut extra: Vec<CertificateDer<'static>> = Vec::new();
     if let Some(path) = &config.tls_ca_file {
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))? {
-            extra.push(certificate.map_err(|error| failed(error.to_string()))?);
+        let unusable = |error| {
+            let path = path.display();
+            DbError::Failed(format!("database.tls_ca_file: {path} must hold certificates in PEM: {error}"))
+        };
+        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        extra = certificates.map_err(unusable)?;
+        if extra.is_empty() {
+            return Err(unusable(pem::Error::NoItemsFound));
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

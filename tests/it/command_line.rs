@@ -304,6 +304,12 @@ fn check_refuses() {
         ),
         ("secret = \"fedcba9876543210fedcba9876543210\"", missing, "/nonexistent/secret"),
         (
+            "[s3]\n",
+            "tls_ca_file = \"/nonexistent/ca.pem\"\n[s3]\n",
+            "database.tls_ca_file: /nonexistent/ca.pem must hold certificates in PEM: ",
+        ),
+        ("[s3]\n", "tls_ca_file = \"/dev/null\"\n[s3]\n", "database.tls_ca_file: /dev/null must hold certificates"),
+        (
             "secret = \"0123456789abcdef0123456789abcdef\"",
             "secret = \"hunter2\"",
             "presignd.toml:9: callback.keys[0].secret: must be at least 32",
