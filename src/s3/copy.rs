@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::{
     config::{Builder, timeout::TimeoutConfig},
-    types::{CompletedMultipartUpload, CompletedPart, MetadataDirective, TaggingDirective},
+    types::{CompletedMultipartUpload, CompletedPart, MetadataDirective},
 };
 
 use super::{
@@ -60,8 +60,6 @@ impl ObjectStore {
             .copy_source(source.path)
             .copy_source_if_match(format!("\"{}\"", source.etag))
             .metadata_directive(MetadataDirective::Copy)
-            // With none in their place: copying them needs rights of their own, and a copy in parts has none either.
-            .tagging_directive(TaggingDirective::Replace)
             .customize()
             .config_override(patient());
         unless(CHANGED, OPERATION, self.on_main(OPERATION, request.send()).await?).map(|copied| copied.is_some())

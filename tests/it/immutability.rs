@@ -39,8 +39,6 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     // The embedded store copies objects, but not parts of them.
     let real = [BackendKind::Rgw, BackendKind::SeaweedFs];
     suite.on(&real, "an_object_is_copied_in_parts_with_type_and_metadata", copied_in_parts);
-    // The embedded store keeps no tags, and Ceph RGW 16 copies them whatever it is told.
-    suite.on(&[BackendKind::SeaweedFs], "tags_are_not_copied", tags);
     suite.everywhere("an_object_that_changed_is_not_copied", changed_source);
 }
 
@@ -217,24 +215,6 @@ async fn copied_in_parts(backend: Backend) {
     assert_eq!(copy.content_type(), Some("video/mp4"));
     assert_eq!(copy.metadata().and_then(|metadata| metadata.get("case")).map(String::as_str), Some("42"));
     assert!(copy.body.collect().await.unwrap().into_bytes() == bytes, "other bytes");
-    app.end().await;
-}
-
-/// Whoever may write an object may tag it, and rules of the bucket may go by tags.
-async fn tags(backend: Backend) {
-    let app = TestApp::start(&backend).await;
-    let (s3, bucket) = (&app.bucket.s3, &app.bucket.bucket);
-    let [from, to] = ["staging/a", "copies/a"].map(|key| ObjectKey::parse(key).unwrap());
-    s3.put_object().bucket(bucket).key(from.as_str()).tagging("keep=never").send().await.expect("it is written");
-    let store = &app.running.service.store;
-    let seen = store.head(&from).await.unwrap().expect("it is there");
-    assert!(store.copy(&from, &seen, &to).await.unwrap());
-    for (key, expected) in [(&from, 1), (&to, 0)] {
-        let tags = s3.get_object_tagging().bucket(bucket).key(key.as_str()).send().await;
-        // A store may have no list where there is nothing to list.
-        let count = tags.map_or(0, |tags| tags.tag_set().len());
-        assert_eq!(count, expected, "{key}");
-    }
     app.end().await;
 }
 
