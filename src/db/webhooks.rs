@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{
     ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult, Queryable, QueryableByName, Selectable,
     SelectableHelper as _,
@@ -24,8 +24,12 @@ use crate::model::IntentId;
 /// Channel that processes listen on for new deliveries.
 pub const CHANNEL: &str = "presignd_webhooks";
 
-/// Rows that one statement forgets or revives: many of them must not keep others from the table for long.
+/// Rows that one statement forgets, revives or puts off: many of them must not keep others from the table for long.
 const BATCH: i64 = 1_000;
+
+/// How long an event is put off at least that an earlier one of its upload keeps back. When that one is settled it is due
+/// at once; this is for whom that was not seen to happen.
+const PUT_OFF: TimeDelta = TimeDelta::seconds(30);
 
 /// An event on its way to one endpoint.
 #[derive(Debug, Clone)]
@@ -76,6 +80,9 @@ pub struct ClaimedDelivery {
     /// Name of the endpoint.
     #[diesel(sql_type = Text)]
     pub endpoint: String,
+    /// The upload that it is about.
+    #[diesel(sql_type = sql_types::Uuid)]
+    pub upload_id: IntentId,
     /// Such as `upload.confirmed`.
     #[diesel(sql_type = Text)]
     pub event_type: String,
@@ -236,7 +243,7 @@ impl Database {
              UPDATE webhook_deliveries claimed SET next_attempt_at = $3 FROM found \
              WHERE claimed.event_id = found.event_id AND claimed.endpoint = found.endpoint \
              AND claimed.state = 'pending' \
-             RETURNING claimed.event_id, claimed.endpoint, event_type, payload, attempts, next_attempt_at"
+             RETURNING claimed.event_id, claimed.endpoint, upload_id, event_type, payload, attempts, next_attempt_at"
         );
         let mut claimed: Vec<ClaimedDelivery> = self
             .query(async |connection| {
@@ -253,7 +260,39 @@ impl Database {
         Ok(claimed)
     }
 
-    /// When the next delivery to `endpoint` may be claimed; `None` when nothing waits.
+    /// Puts off deliveries to `endpoint` that are due at `now` and kept back by an earlier one of their upload, at most as
+    /// many as one statement may. They would be looked at with every claim, and a receiver in trouble has many of them.
+    /// Gives whether there may be more.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn put_off_webhooks(&self, endpoint: &str, now: DateTime<Utc>) -> Result<bool, DbError> {
+        // The earlier one is locked as well: what is settled at this moment keeps nobody back, and has said that the next
+        // is due.
+        let statement = "\
+            WITH kept_back AS MATERIALIZED (SELECT due.event_id, due.endpoint, earlier.next_attempt_at \
+            FROM webhook_deliveries due CROSS JOIN LATERAL (SELECT next_attempt_at FROM webhook_deliveries earlier \
+            WHERE earlier.endpoint = due.endpoint AND earlier.upload_id = due.upload_id \
+            AND earlier.state = 'pending' AND earlier.event_id < due.event_id ORDER BY earlier.event_id LIMIT 1 \
+            FOR SHARE SKIP LOCKED) earlier \
+            WHERE due.endpoint = $1 AND due.state = 'pending' AND due.next_attempt_at <= $2 \
+            ORDER BY due.next_attempt_at LIMIT $4 FOR UPDATE OF due SKIP LOCKED) \
+            UPDATE webhook_deliveries later SET next_attempt_at = GREATEST(kept_back.next_attempt_at, $3) \
+            FROM kept_back WHERE later.event_id = kept_back.event_id AND later.endpoint = kept_back.endpoint \
+            AND later.state = 'pending'";
+        let put_off = self.query(async |connection| {
+            diesel::sql_query(statement)
+                .bind::<Text, _>(endpoint)
+                .bind::<Timestamptz, _>(now)
+                .bind::<Timestamptz, _>(now + PUT_OFF)
+                .bind::<BigInt, _>(BATCH)
+                .execute(connection)
+                .await
+        });
+        Ok(i64::try_from(put_off.await?).is_ok_and(|put_off| put_off >= BATCH))
+    }
+
+    /// When there may be something to claim for `endpoint`; `None` when nothing waits.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -264,10 +303,8 @@ impl Database {
             next_attempt_at: DateTime<Utc>,
         }
 
-        let statement = format!(
-            "SELECT next_attempt_at FROM webhook_deliveries due WHERE {FIRST_OF_ITS_UPLOAD} \
-             ORDER BY next_attempt_at LIMIT 1"
-        );
+        let statement = "SELECT next_attempt_at FROM webhook_deliveries WHERE endpoint = $1 AND state = 'pending' \
+                         ORDER BY next_attempt_at LIMIT 1";
         let next: Option<Next> = self
             .query(async |connection| {
                 diesel::sql_query(statement).bind::<Text, _>(endpoint).get_result(connection).await.optional()
@@ -316,6 +353,9 @@ impl Database {
                         .await?;
                     if held == 0 {
                         return Ok(false);
+                    }
+                    if state != DeliveryState::Pending {
+                        release_next(claimed, attempt.started_at, connection).await?;
                     }
                     // Counted on from earlier ones, also from those before a retry by hand.
                     let earlier: Option<i32> = webhook_attempts::table
@@ -457,6 +497,24 @@ impl Database {
             forgotten += usize::try_from(batch.count).unwrap_or_default();
         }
     }
+}
+
+/// The event that the settled one kept back, if there is one, is due at `now`.
+async fn release_next(
+    settled: &ClaimedDelivery,
+    now: DateTime<Utc>,
+    connection: &mut AsyncPgConnection,
+) -> QueryResult<usize> {
+    diesel::sql_query(
+        "UPDATE webhook_deliveries SET next_attempt_at = $3 WHERE endpoint = $1 AND state = 'pending' \
+         AND event_id = (SELECT event_id FROM webhook_deliveries WHERE endpoint = $1 AND upload_id = $2 \
+         AND state = 'pending' ORDER BY event_id LIMIT 1) AND attempts = 0 AND next_attempt_at > $3",
+    )
+    .bind::<Text, _>(&settled.endpoint)
+    .bind::<sql_types::Uuid, _>(settled.upload_id.uuid())
+    .bind::<Timestamptz, _>(now)
+    .execute(connection)
+    .await
 }
 
 #[derive(QueryableByName)]

@@ -51,6 +51,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     // These look into the database or have several processes at it, and the embedded one has no connection to spare.
     let real = &[BackendKind::Rgw];
     suite.on(real, "an_event_is_told_only_if_its_transition_is_committed", rolled_back);
+    suite.on(real, "what_an_event_keeps_back_is_looked_at_once", kept_back);
     suite.on(real, "two_processes_share_the_work", shared);
     suite.on(real, "what_a_killed_process_held_is_sent_when_its_lease_ends", killed);
     suite.on(real, "stopping_finishes_what_is_under_way", stopped);
@@ -375,6 +376,42 @@ async fn bad_endpoint(backend: Backend) {
     eventually(PATIENCE, async || (pending().await? == 8).then_some(())).await;
     // Or stopping would wait for it.
     drop(bad);
+    app.end().await;
+}
+
+async fn kept_back(backend: Backend) {
+    const MORE: usize = 2_500;
+    let receiver = WebhookReceiver::start(&backend.runtime).await;
+    receiver.set(Mood::Answer(500));
+    let clock = manual();
+    let events = "events = [\"upload.confirmed\", \"download.issued\"]";
+    let settings = section("first_retry = \"1h\"\nlongest_retry = \"1h\"", &[("app", receiver.url(), events)]);
+    let app = TestApp::start_with(&backend, AppOptions { clock: clock.clone(), ..options(settings) }).await;
+    let alice = app.user("alice");
+    let upload = upload(&alice).await;
+    until_attempts(&alice, "app", "failed", 1).await;
+    // As downloads of a file that many want: later than the first, and due.
+    app.database.psql(&format!(
+        "INSERT INTO webhook_deliveries (event_id, endpoint, upload_id, event_type, payload, state, attempts, \
+         next_attempt_at, created_at) \
+         SELECT (lpad(to_hex(x'ffff00000000'::bigint + n), 12, '0') || '70008000000000000000')::uuid, endpoint, \
+         upload_id, 'download.issued', payload, state, 0, created_at, created_at \
+         FROM webhook_deliveries, generate_series(1, {MORE}) AS n"
+    ));
+    let due = async || {
+        let now = clock.now().to_rfc3339();
+        let count = format!("SELECT count(*) FROM webhook_deliveries WHERE next_attempt_at <= '{now}'");
+        (app.database.psql(&count).trim() == "0").then_some(())
+    };
+    eventually(PATIENCE, due).await;
+    assert_eq!(receiver.received().len(), 1, "none has overtaken the first");
+    receiver.set(Mood::Answer(200));
+    advance(&clock, TimeDelta::hours(1) + TimeDelta::minutes(10));
+    // One after the other, each as soon as the one before it has arrived, by a clock that stands still.
+    let taken = receiver.until_taken(20).await;
+    let ids: Vec<&str> = taken.iter().map(Received::id).collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+    assert_eq!(taken[0].event()["data"]["id"].as_str(), Some(id(&upload)));
     app.end().await;
 }
 
