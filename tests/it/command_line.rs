@@ -286,62 +286,58 @@ fn check_remarks_on_addresses() {
     assert_eq!(notes(&[dotted, https, ("PRESIGND_S3__ADDRESSING", "path")]), Vec::<String>::new());
 }
 
+/// What in [`CONFIG`] is replaced by what, and what is said of that.
+const REFUSED: &[(&str, &str, &str)] = &[
+    ("bucket = \"files\"", "bukket = \"files\"", "presignd.toml:5: s3.bukket: unknown field"),
+    ("\"30s\"", "\"30 parsecs\"", "presignd.toml:11: server.request_timeout: must be a duration"),
+    ("secret = \"fedcba9876543210fedcba9876543210\"\n", "", "presignd.toml:12: auth.issuers[0]: must have exactly one"),
+    (
+        "secret = \"fedcba9876543210fedcba9876543210\"",
+        "secret = \"fedcba9876543210\"",
+        "presignd.toml:16: auth.issuers[0].secret: must be at least 32",
+    ),
+    ("secret = \"fedcba9876543210fedcba9876543210\"", "secret_file = \"/nonexistent/secret\"", "/nonexistent/secret"),
+    (
+        "[s3]\n",
+        "tls_ca_file = \"/nonexistent/ca.pem\"\n[s3]\n",
+        "database.tls_ca_file: /nonexistent/ca.pem must hold certificates in PEM: ",
+    ),
+    ("[s3]\n", "tls_ca_file = \"/dev/null\"\n[s3]\n", "database.tls_ca_file: /dev/null must hold certificates"),
+    (
+        "secret = \"0123456789abcdef0123456789abcdef\"",
+        "secret = \"hunter2\"",
+        "presignd.toml:9: callback.keys[0].secret: must be at least 32",
+    ),
+    (
+        "[s3.sts]\nrole_arn = \"arn:aws:iam::111122223333:role/presignd\"\n",
+        "",
+        "policies.toml:2: policy.default.ip_scope: needs the [s3.sts] settings",
+    ),
+    ("[callback]", "[callback", "presignd.toml:8: syntax: "),
+    (
+        "request_timeout = \"30s\"",
+        "request_timeout = \"30s\"\ntrusted_proxies = [\"10.0.0.0/8\", \"::ffff:192.0.2.0/120\"]",
+        "presignd.toml:12: server.trusted_proxies[1]: must be written as the IPv4 network",
+    ),
+    (
+        "[s3.sts]\n",
+        "[s3.sts]\nkms_key_arn = \"arn:aws:kms:eu-central-1:111122223333:alias/files\"\n",
+        "presignd.toml:7: s3.sts.kms_key_arn: must be the ARN of a key",
+    ),
+    (
+        "[s3.sts]\n",
+        "[s3.sts]\nendpoint = \"sts.local:9000\"\n",
+        "presignd.toml:7: s3.sts.endpoint: must be an http or https URL",
+    ),
+    (
+        "bucket = \"files\"",
+        "bucket = \"files\"\nendpoint = \"minio:9000\"\npublic_endpoint = \"https://files.example.com\"",
+        "presignd.toml:6: s3.endpoint: must be an http or https URL",
+    ),
+    ("[server]\n", "[server]\npublic_url = \"https://[::1\"\n", "server.public_url: must be an http or https URL"),
+];
+
 fn check_refuses() {
-    let short = "secret = \"fedcba9876543210\"";
-    let missing = "secret_file = \"/nonexistent/secret\"";
-    let cases: &[(&str, &str, &str)] = &[
-        ("bucket = \"files\"", "bukket = \"files\"", "presignd.toml:5: s3.bukket: unknown field"),
-        ("\"30s\"", "\"30 parsecs\"", "presignd.toml:11: server.request_timeout: must be a duration"),
-        (
-            "secret = \"fedcba9876543210fedcba9876543210\"\n",
-            "",
-            "presignd.toml:12: auth.issuers[0]: must have exactly one",
-        ),
-        (
-            "secret = \"fedcba9876543210fedcba9876543210\"",
-            short,
-            "presignd.toml:16: auth.issuers[0].secret: must be at least 32",
-        ),
-        ("secret = \"fedcba9876543210fedcba9876543210\"", missing, "/nonexistent/secret"),
-        (
-            "[s3]\n",
-            "tls_ca_file = \"/nonexistent/ca.pem\"\n[s3]\n",
-            "database.tls_ca_file: /nonexistent/ca.pem must hold certificates in PEM: ",
-        ),
-        ("[s3]\n", "tls_ca_file = \"/dev/null\"\n[s3]\n", "database.tls_ca_file: /dev/null must hold certificates"),
-        (
-            "secret = \"0123456789abcdef0123456789abcdef\"",
-            "secret = \"hunter2\"",
-            "presignd.toml:9: callback.keys[0].secret: must be at least 32",
-        ),
-        (
-            "[s3.sts]\nrole_arn = \"arn:aws:iam::111122223333:role/presignd\"\n",
-            "",
-            "policies.toml:2: policy.default.ip_scope: needs the [s3.sts] settings",
-        ),
-        ("[callback]", "[callback", "presignd.toml:8: syntax: "),
-        (
-            "request_timeout = \"30s\"",
-            "request_timeout = \"30s\"\ntrusted_proxies = [\"10.0.0.0/8\", \"::ffff:192.0.2.0/120\"]",
-            "presignd.toml:12: server.trusted_proxies[1]: must be written as the IPv4 network",
-        ),
-        (
-            "[s3.sts]\n",
-            "[s3.sts]\nkms_key_arn = \"arn:aws:kms:eu-central-1:111122223333:alias/files\"\n",
-            "presignd.toml:7: s3.sts.kms_key_arn: must be the ARN of a key",
-        ),
-        (
-            "[s3.sts]\n",
-            "[s3.sts]\nendpoint = \"sts.local:9000\"\n",
-            "presignd.toml:7: s3.sts.endpoint: must be an http or https URL",
-        ),
-        (
-            "bucket = \"files\"",
-            "bucket = \"files\"\nendpoint = \"minio:9000\"\npublic_endpoint = \"https://files.example.com\"",
-            "presignd.toml:6: s3.endpoint: must be an http or https URL",
-        ),
-        ("[server]\n", "[server]\npublic_url = \"https://[::1\"\n", "server.public_url: must be an http or https URL"),
-    ];
     // Not Unicode, where a setting is meant to be, and where it is nobody's.
     let folder = files(CONFIG, POLICIES);
     let text = OsStr::from_bytes(b"\xff");
@@ -351,7 +347,7 @@ fn check_refuses() {
         let ended = ended(command(PROGRAM, &["check"], folder.path(), &[]).env(name, text)).expect(code);
         assert!(ended.stderr.contains(expected), "{ended:?}");
     }
-    for (from, to, expected) in cases {
+    for (from, to, expected) in REFUSED {
         assert!(CONFIG.contains(from), "{from}");
         let folder = files(&CONFIG.replacen(from, to, 1), POLICIES);
         let ended = run(&["check"], folder.path(), &[]).expect(1);
