@@ -98,7 +98,7 @@ fn summarize(counts: &DriftCounts, compared: u64, took: Duration, as_json: bool)
     print(format_args!("  {pending} leftovers that the sweeper is going to remove"));
     print(format_args!("  {foreign} of others"));
     print(format_args!("  {young} too young to be judged"));
-    print(format_args!("  {forgotten} of uploads older than all that the database knows"));
+    print(format_args!("  {forgotten} of uploads of a time of which the database knows none"));
     print(format_args!("  {orphans} orphans, {removed} of them removed"));
     print(format_args!("{missing} confirmed uploads without their object, {replaced} with another one"));
 }

@@ -46,7 +46,7 @@ pub struct DriftCounts {
     pub foreign: u64,
     /// Objects that are too young to be judged.
     pub young: u64,
-    /// Objects of uploads older than all that the database knows. Never removed.
+    /// Objects of uploads older than all that the database knows, or of a month of which it knows none. Never removed.
     pub forgotten: u64,
     /// Objects that no upload accounts for.
     pub orphans: u64,
@@ -71,7 +71,7 @@ impl DriftCounts {
 pub enum DriftKind {
     /// No upload accounts for the object.
     Orphan,
-    /// The object names an upload that is older than all that the database knows.
+    /// The object names an upload that is older than all that the database knows, or of a month of which it knows none.
     Forgotten,
     /// The object of a confirmed upload is not there.
     Missing,

@@ -33,6 +33,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     // The others take such keys over TLS only, or not at all.
     suite.on(&[BackendKind::SeaweedFs], "drift_removes_orphans_that_it_cannot_read", unreadable);
     suite.everywhere("drift_removes_nothing_without_the_right_database", another_database);
+    // The embedded PostgreSQL has no connection to spare for changing rows.
+    suite.on(&[BackendKind::SeaweedFs], "drift_removes_nothing_of_months_that_were_dropped", dropped_months);
     suite.everywhere("drift_spares_what_becomes_accounted_for_before_the_second_look", second_look);
     suite.everywhere("an_interrupted_drift_goes_on_where_it_was", resumes);
     // PostgreSQL inside the process serves one connection, and these look at it from outside.
@@ -201,6 +203,22 @@ async fn another_database(backend: Backend) {
     assert_eq!(later, DriftCounts { objects: 3, forgotten: 2, orphans: 1, removed: 1, ..DriftCounts::default() });
     assert_eq!(findings.iter().filter(|it| it.kind == DriftKind::Forgotten).count(), 2);
     assert_eq!(keys(&app).await, keys_before);
+    app.end().await;
+}
+
+/// One upload of long ago is no sign that all since then are known.
+async fn dropped_months(backend: Backend) {
+    let app = app(&backend).await;
+    let old = app.user("alice").issue("a.txt", BYTES, &json!({})).await;
+    let long_ago = id_at(&app, -TimeDelta::days(100));
+    app.database.psql(&format!("UPDATE upload_intents SET id = '{long_ago}' WHERE id = '{}'", id(&old)));
+    app.user("alice").issue("b.txt", BYTES, &json!({})).await;
+    let key = format!("uploads/{}-c.txt", id_at(&app, -TimeDelta::days(50)));
+    put(&app, &key, BYTES).await;
+    app.clock.set(app.clock.now() + TimeDelta::days(2));
+    let (counts, findings) = drift(&app, REPAIR).await;
+    assert_eq!((counts.forgotten, counts.orphans), (1, 0), "{findings:?}");
+    assert_eq!(keys(&app).await, [key]);
     app.end().await;
 }
 

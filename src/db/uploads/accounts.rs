@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, Queryable, Selectable, SelectableHelper as _, pg::Pg,
+    ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    SelectableHelper as _,
+    pg::Pg,
+    sql_types::{self, Array},
 };
 use diesel_async::RunQueryDsl as _;
 use uuid::Uuid;
@@ -69,6 +72,36 @@ impl Database {
                 .await
         })
         .await
+    }
+
+    /// Which of `spans`, each from an id to below another, have any upload. Told by where they begin.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn spans_with_uploads(&self, spans: &[(IntentId, IntentId)]) -> Result<Vec<IntentId>, DbError> {
+        #[derive(QueryableByName)]
+        struct Span {
+            #[diesel(sql_type = sql_types::Uuid)]
+            first: IntentId,
+        }
+
+        if spans.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (first, end): (Vec<Uuid>, Vec<Uuid>) = spans.iter().map(|(first, end)| (first.uuid(), end.uuid())).unzip();
+        let spans: Vec<Span> = self
+            .query(async |connection| {
+                diesel::sql_query(
+                    "SELECT first FROM unnest($1, $2) AS span (first, below) WHERE EXISTS \
+                     (SELECT 1 FROM upload_intents WHERE id >= span.first AND id < span.below)",
+                )
+                .bind::<Array<sql_types::Uuid>, _>(first)
+                .bind::<Array<sql_types::Uuid>, _>(end)
+                .load(connection)
+                .await
+            })
+            .await?;
+        Ok(spans.into_iter().map(|span| span.first).collect())
     }
 
     /// The oldest upload that is known at all.
