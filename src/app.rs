@@ -257,8 +257,8 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
     let revocations = runtime.spawn(service.clone().follow_revocations());
     // PostgreSQL inside the process serves one connection, which a listener would keep from everybody else.
-    let announcements = (config.database.max_connections > 1)
-        .then(|| runtime.spawn(database.clone().listen_for_announcements(config.database.clone())));
+    let announcements =
+        (config.database.max_connections > 1).then(|| runtime.spawn(database.clone().listen_for_announcements()));
     let sweeper = config.sweeper.enabled.then(|| Sweeper::new(service.clone(), &config.sweeper));
     let sweeper = sweeper.map(|sweeper| runtime.spawn(sweeper.sweep_for_ever()));
     let inspector = Inspector::start(&service, &runtime);

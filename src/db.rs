@@ -8,6 +8,7 @@ pub mod downloads;
 pub mod drift;
 mod error;
 mod group_insert;
+mod hosts;
 pub mod idempotency;
 pub mod inspections;
 pub mod ledger;

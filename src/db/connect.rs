@@ -18,24 +18,14 @@ use diesel_async::{
     },
 };
 use futures_util::FutureExt as _;
-use rustls::{
-    ClientConfig,
-    pki_types::{
-        CertificateDer,
-        pem::{self, PemObject as _},
-    },
-};
-use rustls_platform_verifier::Verifier;
-use secrecy::ExposeSecret as _;
 use tokio::{runtime::Handle, sync::watch, time::error::Elapsed};
-use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DbError, error::is_read_only};
+use super::{
+    DbError,
+    error::is_read_only,
+    hosts::{CONNECT_TIMEOUT, Hosts},
+};
 use crate::config::DatabaseConfig;
-
-/// Longest wait for PostgreSQL to answer a new connection.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most rows that are deleted at once.
 const BATCH: usize = 10_000;
@@ -46,6 +36,7 @@ pub(super) type Connection = Object<AsyncPgConnection>;
 /// The pools: one for queries, one for the ledger's writers.
 #[derive(Clone)]
 pub struct Database {
+    pub(super) hosts: Arc<Hosts>,
     queries: Pool<AsyncPgConnection>,
     writers: Pool<AsyncPgConnection>,
     /// Longest wait for what is asked on one connection.
@@ -73,13 +64,12 @@ impl Database {
     /// # Errors
     /// When the URL cannot be read or the certificate authority file cannot be used.
     pub fn new(config: &DatabaseConfig, runtime: &Handle) -> Result<Self, DbError> {
-        options(config).map_err(|error| DbError::Failed(format!("database.url: {}", describe(&error))))?;
-        let tls = tls(config)?;
+        let hosts = Arc::new(Hosts::new(config)?);
         let pool = |size: usize| {
-            Pool::builder(manager(config, tls.clone(), runtime.clone()))
+            Pool::builder(manager(Arc::clone(&hosts), runtime.clone()))
                 .max_size(size)
                 .wait_timeout(Some(config.acquire_timeout))
-                .create_timeout(Some(CONNECT_TIMEOUT))
+                .create_timeout(Some(hosts.patience()))
                 .recycle_timeout(Some(CONNECT_TIMEOUT))
                 .runtime(deadpool::Runtime::Tokio1)
                 .build()
@@ -93,6 +83,7 @@ impl Database {
         let time_limit = config.statement_timeout + Duration::from_secs(1);
         let schema_is_ready = Arc::new(AtomicBool::new(true));
         Ok(Self {
+            hosts: Arc::clone(&hosts),
             queries,
             writers,
             time_limit,
@@ -113,6 +104,14 @@ impl Database {
         work: impl AsyncFnOnce(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<T, DbError> {
         self.require_schema()?;
+        self.unready_query(work).await
+    }
+
+    /// The same for what makes the schema ready, and so does not wait for that.
+    pub(super) async fn unready_query<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<T, DbError> {
         let mut connection = self.connection().await?;
         let done = tokio::time::timeout(self.time_limit, work(&mut connection)).await;
         settle(connection, done)
@@ -208,88 +207,19 @@ pub(super) fn settle<T>(connection: Connection, done: Result<QueryResult<T>, Ela
     }
 }
 
-fn manager(
-    config: &DatabaseConfig,
-    tls: Arc<ClientConfig>,
-    runtime: Handle,
-) -> AsyncDieselConnectionManager<AsyncPgConnection> {
+fn manager(hosts: Arc<Hosts>, runtime: Handle) -> AsyncDieselConnectionManager<AsyncPgConnection> {
     let mut settings = ManagerConfig::<AsyncPgConnection>::default();
     // The default would send a "SELECT 1" before every use of a connection.
     settings.recycling_method = RecyclingMethod::Fast;
-    let config = config.clone();
     settings.custom_setup = Box::new(move |_| {
-        // The pool stops waiting after this time, which does not end a task: without a bound of its own it would hold
-        // a socket for ever towards a server that takes connections and says nothing.
-        let connecting = runtime.spawn(tokio::time::timeout(CONNECT_TIMEOUT, connect(config.clone(), tls.clone())));
-        let bad = |reason: String| ConnectionError::BadConnection(reason);
-        async move {
-            let connected = connecting.await.map_err(|error| bad(error.to_string()))?;
-            connected.map_err(|_| bad("no connection in time".to_owned()))?
-        }
-        .boxed()
+        // The pool stops waiting after its own time, which does not end a task; this one has bounds of its own.
+        let connecting = runtime.spawn(connect(Arc::clone(&hosts)));
+        async move { connecting.await.map_err(|error| ConnectionError::BadConnection(error.to_string()))? }.boxed()
     });
     AsyncDieselConnectionManager::new_with_config(String::new(), settings)
 }
 
-async fn connect(config: DatabaseConfig, tls: Arc<ClientConfig>) -> ConnectionResult<AsyncPgConnection> {
-    let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(describe(&error));
-    let connector = MakeRustlsConnect::new((*tls).clone());
-    let (client, connection) = options(&config).map_err(bad)?.connect(connector).await.map_err(bad)?;
+async fn connect(hosts: Arc<Hosts>) -> ConnectionResult<AsyncPgConnection> {
+    let (client, connection) = hosts.connect().await.map_err(ConnectionError::BadConnection)?;
     AsyncPgConnection::try_from_client_and_connection(client, connection).await
-}
-
-pub(super) fn options(config: &DatabaseConfig) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
-    let mut options: tokio_postgres::Config = config.url.expose_secret().parse()?;
-    options.connect_timeout(CONNECT_TIMEOUT);
-    // After a failover a name may lead to the old primary for a while.
-    if !config.url.expose_secret().contains("target_session_attrs") {
-        options.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
-    if options.get_application_name().is_none() {
-        options.application_name("presignd");
-    }
-    // Session settings ride in the start-up message and cost no round trip.
-    let given = options.get_options().map(|given| format!("{given} ")).unwrap_or_default();
-    options.options(format!(
-        "{given}-c statement_timeout={0} -c idle_in_transaction_session_timeout={0} -c timezone=UTC",
-        config.statement_timeout.as_millis()
-    ));
-    Ok(options)
-}
-
-/// The error without its values: tokio-postgres's own text may quote parts of the URL.
-pub(super) fn describe(error: &tokio_postgres::Error) -> String {
-    if let Some(error) = error.as_db_error() {
-        return format!("{} (SQLSTATE {})", error.message(), error.code().code());
-    }
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    format!("cannot connect{cause}")
-}
-
-/// Verifies the server against the system's certificate authorities and the configured one. Whether TLS is used at
-/// all is `sslmode`'s to say; what is never done is to encrypt towards a server that nobody verified.
-pub(super) fn tls(config: &DatabaseConfig) -> Result<Arc<ClientConfig>, DbError> {
-    let failed = |error: String| DbError::Failed(format!("TLS towards the database: {error}"));
-    let mut extra: Vec<CertificateDer<'static>> = Vec::new();
-    if let Some(path) = &config.tls_ca_file {
-        let unusable = |error| {
-            let path = path.display();
-            DbError::Failed(format!("database.tls_ca_file: {path} must hold certificates in PEM: {error}"))
-        };
-        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        extra = certificates.map_err(unusable)?;
-        if extra.is_empty() {
-            return Err(unusable(pem::Error::NoItemsFound));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier =
-        Verifier::new_with_extra_roots(extra, provider.clone()).map_err(|error| failed(error.to_string()))?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
