@@ -30,15 +30,13 @@ impl Database {
     /// # Errors
     /// The last failure: when the database does not answer, or holds rows of such a month in its default partition.
     pub async fn ensure_partitions(&self, now: DateTime<Utc>) -> Result<(), DbError> {
-        // Part of getting the schema ready, so it does not wait for that.
-        let mut connection = self.connection().await?;
         let mut outcome = Ok(());
         for month in months(now) {
             for table in TABLES {
-                let made = diesel::sql_query(create_statement(table, month)).execute(&mut connection).await;
+                let create = diesel::sql_query(create_statement(table, month));
+                let made = self.unready_query(async |connection| create.execute(connection).await).await;
                 outcome = made
                     .map(|_| ())
-                    .map_err(DbError::from)
                     .inspect_err(|error| log::warn!("no partition of {table} for {}: {error}", month.format("%Y-%m")))
                     .and(outcome);
             }

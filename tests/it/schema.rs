@@ -1,9 +1,14 @@
 //! The database's schema.
 
+use std::net::TcpListener;
+
 use presignd::{
+    clock::Clock,
     config::DatabaseConfig,
     db::{Database, SchemaState},
+    model::IntentId,
 };
+use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::support::{Backend, Suite, backend::BackendKind};
@@ -39,6 +44,44 @@ const UNCOMMENTED: &str = "
 pub(crate) fn register(suite: &mut Suite<'_>) {
     // The schema has nothing to do with the store, and the embedded PostgreSQL has no connection to spare for looking.
     suite.on(&[BackendKind::SeaweedFs], "migrations_go_up_down_and_up_again", up_down_up);
+    suite.on(&[BackendKind::SeaweedFs], "a_role_that_owns_nothing_sees_that_the_schema_fits", owned_by_another);
+    suite.on(&[BackendKind::SeaweedFs], "a_host_that_is_silent_is_passed_over", silent_host);
+}
+
+fn database(url: &str, backend: &Backend) -> Database {
+    let config = DatabaseConfig { url: SecretString::from(url), ..DatabaseConfig::default() };
+    Database::new(&config, &backend.runtime).unwrap()
+}
+
+async fn owned_by_another(backend: Backend) {
+    let place = backend.database().await;
+    let owner = database(place.url(), &backend);
+    owner.migrate().await.unwrap();
+    let role = format!("limited_{}", IntentId::at(Clock::System.now()).hex());
+    let mut url: Url = place.url().parse().unwrap();
+    url.set_username(&role).unwrap();
+    place.psql(&format!("CREATE ROLE {role} LOGIN PASSWORD '{}'", url.password().unwrap_or_default()));
+    place.psql(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"));
+    let limited = database(url.as_str(), &backend);
+    assert_eq!(limited.schema_state().await.unwrap(), SchemaState::Current);
+    limited.close();
+    owner.close();
+    place.psql(&format!("DROP OWNED BY {role}"));
+    place.psql(&format!("DROP ROLE {role}"));
+    place.end().await;
+}
+
+/// As a machine is that has stopped in the middle: it takes connections, and says nothing.
+async fn silent_host(backend: Backend) {
+    let place = backend.database().await;
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let hosts = format!("{},127.0.0.1:", silent.local_addr().unwrap());
+    let url = place.url().replacen("127.0.0.1:", &hosts, 1);
+    assert!(url.contains(','), "the server is on 127.0.0.1");
+    let database = database(&url, &backend);
+    database.ping().await.expect("the second host answers");
+    database.close();
+    place.end().await;
 }
 
 async fn up_down_up(backend: Backend) {
@@ -62,7 +105,7 @@ async fn up_down_up(backend: Backend) {
     assert_eq!(database.migrate().await.unwrap(), Vec::<String>::new(), "nothing is left to do");
 
     // With what a running service adds: its partitions go along.
-    database.ensure_partitions(presignd::clock::Clock::System.now()).await.unwrap();
+    database.ensure_partitions(Clock::System.now()).await.unwrap();
     assert_ne!(place.psql(SNAPSHOT), up);
     let mut reverted = database.revert(usize::MAX).await.unwrap();
     reverted.reverse();
