@@ -59,6 +59,10 @@ pub(super) fn is_active(content_type: &ContentType) -> bool {
     content_type.is_several()
         // A message of several parts, each with a type of its own.
         || essence.starts_with("multipart/")
+        // What browsers take for a type that nobody knows, and go by the bytes for
+        // (<https://mimesniff.spec.whatwg.org/#determining-the-computed-mime-type-of-a-resource>).
+        || essence.contains('*')
+        || essence.ends_with("/unknown")
         || ["html", "xml", "xsl", "javascript", "ecmascript"].iter().any(|active| essence.ends_with(active))
 }
 
@@ -99,6 +103,9 @@ mod tests {
             "text/javascript",
             "multipart/x-mixed-replace; boundary=a",
             "image/png; a, text/html",
+            "application/unknown",
+            "Unknown/Unknown",
+            "*/*",
         ] {
             assert!(is_active(&ContentType::recorded(active).unwrap()), "{active}");
         }

@@ -303,7 +303,8 @@ fn ascii(beginning: &[u8]) -> String {
 
 /// Without the white space in front.
 fn trim(text: &str) -> &str {
-    text.trim_start_matches(['\t', '\n', '\u{C}', '\r', ' '])
+    // The vertical tab is none by the standard, and passes for some in Chromium.
+    text.trim_start_matches(['\t', '\n', '\u{B}', '\u{C}', '\r', ' '])
 }
 
 fn after<'t>(text: &'t str, end: &str) -> &'t str {
