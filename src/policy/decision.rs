@@ -169,13 +169,18 @@ impl Rules {
             promised => promised,
         };
         let life = self.upload_life(file_size.largest().bytes());
-        let expires_in = match request.expires_in {
+        let mut expires_in = match request.expires_in {
             Some(received) if received.as_secs() == 0 => return Err(Refusal::ExpiresInZero { received }),
             Some(received) => life.min(Duration::from_secs(received.as_secs())),
             None => life,
         };
-        if method == UploadMethod::Credentials && expires_in < Self::LEAST_CREDENTIALS_LIFE {
-            return Err(Refusal::TooShortForCredentials { received: expires_in.as_secs() });
+        if method == UploadMethod::Credentials {
+            if expires_in < Self::LEAST_CREDENTIALS_LIFE {
+                return Err(Refusal::TooShortForCredentials { received: expires_in.as_secs() });
+            }
+            // Each life is a session of its own: asking for every second of them would be a call of the STS each.
+            let step = Self::CREDENTIALS_STEP.as_secs();
+            expires_in = Duration::from_secs(expires_in.as_secs() / step * step);
         }
         Ok(UploadDecision { method, file_size, plan, expires_in })
     }

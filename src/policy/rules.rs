@@ -68,6 +68,8 @@ impl Rules {
     /// The shortest life of credentials
     /// (<https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>, `DurationSeconds`).
     pub const LEAST_CREDENTIALS_LIFE: Duration = Duration::from_mins(15);
+    /// What a life of credentials is a multiple of.
+    pub const CREDENTIALS_STEP: Duration = Duration::from_mins(5);
     /// What is added to the time that a file takes at `upload_min_rate`: for connecting, and for a client's clock that
     /// makes it start late.
     pub const TRANSFER_MARGIN: Duration = Duration::from_mins(1);
