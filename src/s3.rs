@@ -13,7 +13,7 @@ mod sdk;
 mod sessions;
 mod small_reads;
 
-pub use copy::CopyLimits;
+pub use copy::{CopyLimits, ObjectAttributes};
 pub use error::S3Error;
 pub use listing::{ListedObject, ListedPage, Listing};
 pub use multipart::{MultipartAttributes, MultipartMarker, OpenMultipart, StoredPart};

@@ -17,7 +17,7 @@ use crate::{
         object_key::ATTEMPT_DIGITS,
     },
     policy::{InspectionRule, SniffRule},
-    s3::{ObjectHead, S3Error},
+    s3::{ObjectAttributes, ObjectHead, S3Error},
     single_flight::SingleFlight,
 };
 
@@ -179,7 +179,7 @@ impl Service {
     }
 
     /// [`Service::judge`], once for all who ask at the same time. It goes on when they have gone: a copy that has begun
-    /// cannot be called back, and whoever asks again would make another.
+    /// cannot be called back, and whoever asks again would make another, or read the same again.
     async fn judge_once(&self, intent: &UploadIntent, via: SettledVia, arrived: ObjectHead) -> Judged {
         let (service, key) = (self.clone(), (intent.id, arrived.etag.clone()));
         let intent = intent.clone();
@@ -202,7 +202,10 @@ impl Service {
     async fn confirm_copy(&self, intent: &UploadIntent, via: SettledVia, arrived: &ObjectHead) -> Judged {
         let copy = intent.object_key.copied(&attempt()?).map_err(DomainError::NoKey)?;
         self.database.begin_copy(intent.id, &copy, self.clock.now()).await?;
-        let verdict = match self.store.copy(&intent.object_key, arrived, &copy).await {
+        // As it was promised: who signs by themselves may have written other metadata, and told caches and browsers things.
+        let metadata = intent.metadata.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let attributes = ObjectAttributes { content_type: intent.content_type.as_str().to_owned(), metadata };
+        let verdict = match self.store.copy(&intent.object_key, arrived, &copy, attributes).await {
             Ok(true) => self.verdict_on_copy(intent, &copy).await,
             Ok(false) => Ok(None),
             Err(error @ S3Error::Refused { .. }) => Err(error.into()),

@@ -1,6 +1,6 @@
 //! Copying within the bucket: the store does it, no byte passes through this service.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use aws_sdk_s3::{
     config::{Builder, timeout::TimeoutConfig},
@@ -32,25 +32,45 @@ impl Default for CopyLimits {
     }
 }
 
+/// What an object is stored with.
+#[derive(Debug, Clone)]
+pub struct ObjectAttributes {
+    /// Media type.
+    pub content_type: String,
+    /// User metadata without its prefix.
+    pub metadata: BTreeMap<String, String>,
+}
+
 /// Longest wait for a copy of one object or part. A store that has to move the bytes takes its time, and says nothing
 /// before it is done.
 const TIME_LIMIT: Duration = Duration::from_mins(10);
 
 impl ObjectStore {
-    /// Copies what lies under `from` and was seen as `seen` to `to`, with its type and metadata. `false` when `from` no
-    /// longer holds that object.
+    /// Copies what lies under `from` and was seen as `seen` to `to`, with `attributes`, whatever headers it was written
+    /// with. `false` when `from` no longer holds that object.
     ///
     /// # Errors
     /// When the store does not answer, breaks off, or refuses.
-    pub async fn copy(&self, from: &ObjectKey, seen: &ObjectHead, to: &ObjectKey) -> Result<bool, S3Error> {
+    pub async fn copy(
+        &self,
+        from: &ObjectKey,
+        seen: &ObjectHead,
+        to: &ObjectKey,
+        attributes: ObjectAttributes,
+    ) -> Result<bool, S3Error> {
         let source = Source { path: signing::copy_source(self.bucket(), from), etag: seen.etag.clone() };
         if seen.size <= self.copy_limits().largest_single {
-            return self.copy_at_once(source, to).await;
+            return self.copy_at_once(source, to, attributes).await;
         }
-        self.copy_in_parts(source, seen, to).await
+        self.copy_in_parts(source, seen.size, to, attributes).await
     }
 
-    async fn copy_at_once(&self, source: Source, to: &ObjectKey) -> Result<bool, S3Error> {
+    async fn copy_at_once(
+        &self,
+        source: Source,
+        to: &ObjectKey,
+        attributes: ObjectAttributes,
+    ) -> Result<bool, S3Error> {
         const OPERATION: &str = "CopyObject";
         let request = self
             .client()
@@ -59,17 +79,24 @@ impl ObjectStore {
             .key(to.as_str())
             .copy_source(source.path)
             .copy_source_if_match(format!("\"{}\"", source.etag))
-            .metadata_directive(MetadataDirective::Copy)
+            .metadata_directive(MetadataDirective::Replace)
+            .content_type(attributes.content_type)
+            .set_metadata(Some(attributes.metadata.into_iter().collect()))
             .customize()
             .config_override(patient());
         unless(CHANGED, OPERATION, self.on_main(OPERATION, request.send()).await?).map(|copied| copied.is_some())
     }
 
-    async fn copy_in_parts(&self, source: Source, seen: &ObjectHead, to: &ObjectKey) -> Result<bool, S3Error> {
-        let (content_type, metadata) = (seen.content_type.clone(), seen.metadata.clone());
-        let attributes = MultipartAttributes { content_type, metadata, has_checksums: false };
+    async fn copy_in_parts(
+        &self,
+        source: Source,
+        size: u64,
+        to: &ObjectKey,
+        ObjectAttributes { content_type, metadata }: ObjectAttributes,
+    ) -> Result<bool, S3Error> {
+        let attributes = MultipartAttributes { content_type: Some(content_type), metadata, has_checksums: false };
         let upload_id = self.begin_multipart(to, attributes).await?;
-        let copied = self.copy_parts(&source, seen.size, to, &upload_id).await;
+        let copied = self.copy_parts(&source, size, to, &upload_id).await;
         if !matches!(copied, Ok(true)) {
             // Best effort: the sweeper finds what stays.
             if let Err(error) = self.abort_multipart(to.as_str(), &upload_id).await {

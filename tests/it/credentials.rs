@@ -55,6 +55,7 @@ methods = ["put"]
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("credentials_write_what_is_confirmed_as_a_copy", confirmed);
+    suite.everywhere("what_credentials_wrote_is_stored_as_it_was_promised", attributes);
     suite.everywhere("credentials_reach_their_area_and_nothing_else", reach);
     suite.everywhere("credentials_work_from_one_network", network);
     suite.everywhere("what_credentials_wrote_otherwise_is_rejected", rejected);
@@ -182,6 +183,29 @@ async fn confirmed(backend: Backend) {
     // Nothing is left where they wrote.
     let listed = app.bucket.s3.list_objects_v2().bucket(&app.bucket.bucket).prefix("staging/").send().await.unwrap();
     assert_eq!(listed.contents().len(), 0);
+    app.end().await;
+}
+
+async fn attributes(backend: Backend) {
+    let (app, alice) = start(&backend).await;
+    let promised = json!({ "method": "credentials", "metadata": { "case": "42" } });
+    let issued = alice.issue("a.pdf", CONTENT, &promised).await;
+    let headers = [
+        ("content-type", "application/pdf"),
+        ("cache-control", "public, max-age=31536000"),
+        ("x-amz-meta-case", "43"),
+        ("x-amz-meta-approved", "yes"),
+    ];
+    let written = Client::new(&issued, HERE).send_with("PUT", key(&issued), "", &headers, CONTENT).await;
+    written.expect_status(StatusCode::OK);
+    let confirmed = alice.complete(&issued).await.expect(StatusCode::OK);
+    let row = app.running.service.database.upload(id(&confirmed).parse().unwrap()).await.unwrap().unwrap();
+    let head = app.bucket.s3.head_object().bucket(&app.bucket.bucket).key(row.verified_key().as_str()).send().await;
+    let head = head.expect("it is there");
+    assert_eq!(head.content_type(), Some("application/pdf"));
+    let metadata: Vec<_> = head.metadata().into_iter().flatten().collect();
+    assert_eq!(metadata, [(&"case".to_owned(), &"42".to_owned())]);
+    assert_eq!(head.cache_control(), None);
     app.end().await;
 }
 

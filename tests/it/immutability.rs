@@ -6,7 +6,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use futures_util::future::join_all;
 use presignd::{
     model::ObjectKey,
-    s3::{CopyLimits, ObjectStore, Sdk},
+    s3::{CopyLimits, ObjectAttributes, ObjectStore, Sdk},
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -201,6 +201,14 @@ async fn put_object(app: &TestApp, key: &str, bytes: Vec<u8>) {
     put.metadata("case", "42").body(ByteStream::from(bytes)).send().await.expect("the administrator may put");
 }
 
+/// What [`put_object`] writes with.
+fn attributes() -> ObjectAttributes {
+    ObjectAttributes {
+        content_type: "video/mp4".to_owned(),
+        metadata: BTreeMap::from([("case".to_owned(), "42".to_owned())]),
+    }
+}
+
 async fn copied_in_parts(backend: Backend) {
     let app = TestApp::start(&backend).await;
     let store = store_with_small_parts(&app).await;
@@ -210,7 +218,7 @@ async fn copied_in_parts(backend: Backend) {
     let to = ObjectKey::parse("copies/~c3~bc/a=b_c.d/0-A9.mp4").unwrap();
     put_object(&app, from.as_str(), bytes.clone()).await;
     let seen = store.head(&from).await.unwrap().expect("it is there");
-    assert!(store.copy(&from, &seen, &to).await.unwrap());
+    assert!(store.copy(&from, &seen, &to, attributes()).await.unwrap());
     let copy = app.bucket.s3.get_object().bucket(&app.bucket.bucket).key(to.as_str()).send().await.expect("a copy");
     assert_eq!(copy.content_type(), Some("video/mp4"));
     assert_eq!(copy.metadata().and_then(|metadata| metadata.get("case")).map(String::as_str), Some("42"));
@@ -231,10 +239,13 @@ async fn changed_source(backend: Backend) {
         // Ceph RGW 16 ignores the condition on the source, which is why it is always the copy that is verified.
         if backend.kind != BackendKind::Rgw {
             put_object(&app, from.as_str(), vec![b'b'; *length]).await;
-            assert!(!store.copy(&from, &seen, &to).await.unwrap(), "{length}: copied another object than was seen");
+            assert!(
+                !store.copy(&from, &seen, &to, attributes()).await.unwrap(),
+                "{length}: copied another object than was seen"
+            );
         }
         store.delete(&from).await.unwrap();
-        assert!(!store.copy(&from, &seen, &to).await.unwrap(), "{length}: copied nothing");
+        assert!(!store.copy(&from, &seen, &to, attributes()).await.unwrap(), "{length}: copied nothing");
         assert!(store.head(&to).await.unwrap().is_none(), "{length}");
     }
     if backend.kind != BackendKind::Embedded {
