@@ -44,7 +44,7 @@ use crate::{
     clock::Clock,
     config::{
         Problem,
-        auth::{AuthConfig, IssuerConfig, KeySource},
+        auth::{AuthConfig, IssuerConfig, KeySource, ScopesConfig},
     },
     model::Principal,
 };
@@ -88,11 +88,12 @@ impl Authenticator {
                 let rule = "must have one usable source of keys";
                 return Err(AuthSetupError::Config(Problem::new(format!("auth.issuers[{index}]"), rule)));
             };
+            let admin = config.scopes.admin.clone().filter(|_| issuer.administers);
             let rules = ClaimRules::new(
                 issuer.issuer.clone(),
                 issuer.audience.clone(),
                 issuer.tenant_claim.clone(),
-                config.scopes.clone(),
+                ScopesConfig { admin, ..config.scopes.clone() },
                 config.leeway,
             );
             issuers.push(Issuer { rules, algorithms: issuer.algorithms.clone(), keys });

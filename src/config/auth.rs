@@ -25,7 +25,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use super::{Problem, duration, secret};
+use super::{Problem, duration, secret, switch};
 
 /// More than this is not clock skew but a way to use expired tokens.
 const MAX_LEEWAY: Duration = Duration::from_mins(5);
@@ -84,6 +84,9 @@ pub struct IssuerConfig {
     pub jwks_refresh: Duration,
     /// The claim that names the user's tenant. Where it is set, a token without it is refused.
     pub tenant_claim: Option<String>,
+    /// Whether `scopes.admin` counts in its tokens. Whoever administers without a tenant does so for all issuers.
+    #[serde(deserialize_with = "switch::deserialize")]
+    pub administers: bool,
 }
 
 /// Where an issuer's keys come from.
@@ -123,6 +126,7 @@ impl Default for IssuerConfig {
             jwks_url: None,
             jwks_refresh: Duration::from_mins(10),
             tenant_claim: None,
+            administers: true,
         }
     }
 }

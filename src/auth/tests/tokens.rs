@@ -238,6 +238,9 @@ async fn scopes_allow_what_they_are_configured_for() {
         assert_eq!(may(all, scopes.clone()).await, Ok(expected), "{scopes}");
     }
     assert_eq!(may(all, json!({ "w": true })).await, Err(AuthError::InvalidClaim("scope")));
+    let partner = config_with(all, &format!("{issuer}\nadministers = false"));
+    let principal = authenticate(&partner, &hs256(&claims_with(json!({ "scp": "w r a" })))).await.unwrap();
+    assert!(principal.can_upload && !principal.can_administer, "the issuer is trusted with its own users alone");
     // Without configured scopes everybody may move files, and nobody is an administrator.
     assert_eq!(may("[scopes]\nclaim = \"scp\"", json!("admin a")).await, Ok((true, true, false)));
 }
