@@ -1,7 +1,6 @@
 //! Questions about objects, asked with the service's own credentials.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     sync::{
         Arc,
@@ -45,8 +44,6 @@ pub struct ObjectHead {
     pub checksum_sha256: Option<Sha256Digest>,
     /// When it was written, by the store's clock, in whole seconds.
     pub last_modified: Option<DateTime<Utc>>,
-    /// User metadata without its prefix.
-    pub metadata: BTreeMap<String, String>,
 }
 
 /// One bucket.
@@ -136,7 +133,7 @@ impl ObjectStore {
         let head = match self.on_main(OPERATION, request.send()).await? {
             Ok(head) => head,
             Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => return Ok(None),
-            Err(error) if status(&error) == Some(400) && self.needs_key(key).await? => {
+            Err(error) if status(&error) == Some(400) && self.needs_key(key, None).await? => {
                 return Err(S3Error::KeyRequired { operation: OPERATION });
             }
             Err(error) => return Err(S3Error::from_sdk(OPERATION, &error)),
@@ -154,18 +151,16 @@ impl ObjectStore {
             // A composite checksum ("…-3") is not the digest of the object; it does not parse and so does not count.
             checksum_sha256: head.checksum_sha256().and_then(|text| Sha256Digest::from_base64(text).ok()),
             last_modified: head.last_modified().and_then(instant),
-            metadata: head.metadata.unwrap_or_default().into_iter().collect(),
         }))
     }
 
     /// Whether it is for want of a key that the store will not show the object under `key`: a HEAD is refused without
     /// a reason, and other reasons may be gone tomorrow.
-    pub(super) async fn needs_key(&self, key: &ObjectKey) -> Result<bool, S3Error> {
+    pub(super) async fn needs_key(&self, key: &ObjectKey, version: Option<&str>) -> Result<bool, S3Error> {
         let request = self.sdk.s3.get_object().bucket(&self.bucket).key(key.as_str()).range("bytes=0-0");
+        let request = request.set_version_id(version.map(str::to_owned));
         let Err(error) = self.on_main(ObjectBody::OPERATION, request.send()).await? else { return Ok(false) };
-        // Stores have different codes for it, none of them for nothing else.
-        let message = error.as_service_error().and_then(ProvideErrorMetadata::message);
-        Ok(message.is_some_and(|message| message.contains("Server Side Encryption")))
+        Ok(error.as_service_error().and_then(ProvideErrorMetadata::message).is_some_and(asks_for_key))
     }
 
     /// The SHA-256 of the object's bytes, read back from the store; `None` when the object is gone or is no longer
@@ -266,8 +261,7 @@ impl ObjectStore {
         joined(operation, self.spawn(work)).await
     }
 
-    /// The same for what is of use only to who waits: it ends when nobody does. A read of a large object for a client
-    /// that has gone would keep back those of others.
+    /// The same for what is of use only to who waits: it ends when nobody does, as when the service stops.
     async fn on_main_while_wanted<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -291,6 +285,12 @@ impl ObjectStore {
         };
         self.runtime.spawn(paced)
     }
+}
+
+/// Whether a store's refusal is for want of a client's key. Its code says that of other things as well; and what is said
+/// of keys of the store itself is for the operator to mend.
+fn asks_for_key(message: &str) -> bool {
+    message.contains("Server Side Encryption") && !message.contains("KMS")
 }
 
 async fn joined<T>(operation: &'static str, task: JoinHandle<T>) -> Result<T, S3Error> {
@@ -319,5 +319,32 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_s_key_is_told_from_the_store_s() {
+        for (message, expected) in [
+            (
+                "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to \
+                 retrieve the object.",
+                true,
+            ),
+            (
+                "Requests specifying Server Side Encryption with Customer provided keys must provide the customer key.",
+                true,
+            ),
+            (
+                "Requests specifying Server Side Encryption with AWS KMS managed keys require AWS Signature Version 4.",
+                false,
+            ),
+            ("The provided token has expired.", false),
+        ] {
+            assert_eq!(asks_for_key(message), expected, "{message}");
+        }
     }
 }

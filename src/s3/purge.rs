@@ -22,7 +22,7 @@ impl ObjectStore {
         let request = self.client().head_object().bucket(self.bucket()).key(key.as_str());
         let request = request.set_version_id(version.map(str::to_owned));
         match self.on_main(OPERATION, request.send()).await? {
-            Err(error) if status(&error) == Some(400) && self.needs_key(key).await? => Ok(true),
+            Err(error) if status(&error) == Some(400) && self.needs_key(key, version).await? => Ok(true),
             answer => Ok(unless(GONE, OPERATION, answer)?.is_some()),
         }
     }
