@@ -11,7 +11,10 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared, ready},
 };
-use tokio::{runtime::Handle, task::AbortHandle};
+use tokio::{
+    runtime::Handle,
+    task::{AbortHandle, JoinError},
+};
 
 /// What comes of work, for all who wait for it. `None` when it was ended before it was done.
 pub type Answer<T> = Shared<BoxFuture<'static, Option<T>>>;
@@ -39,13 +42,14 @@ impl<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> Si
         if let Some((answer, _)) = under_way.get(&key) {
             return answer.clone();
         }
-        let place = Place { under_way: Arc::clone(&self.under_way), key: key.clone() };
+        let (place, its_key) = (Arc::clone(&self.under_way), key.clone());
         let task = self.runtime.spawn(async move {
-            let _place = place;
+            // Made in here: a runtime that ends drops the task at once, while the lock is held that this takes.
+            let _place = Place { under_way: place, key: its_key };
             work.await
         });
         let end = task.abort_handle();
-        let answer = task.map(Result::ok).boxed().shared();
+        let answer = task.map(|done| done.inspect_err(tell_of_panic).ok()).boxed().shared();
         under_way.insert(key, (answer.clone(), end));
         answer
     }
@@ -69,6 +73,12 @@ impl<K, T> fmt::Debug for SingleFlight<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let under_way = lock(&self.under_way).as_ref().map_or(0, HashMap::len);
         f.debug_struct("SingleFlight").field("under_way", &under_way).finish_non_exhaustive()
+    }
+}
+
+fn tell_of_panic(error: &JoinError) {
+    if error.is_panic() {
+        log::error!("work that many may wait for ended by itself: {error}");
     }
 }
 

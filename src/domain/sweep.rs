@@ -160,7 +160,11 @@ impl Sweeper {
         let mut looks = Looks::new(self);
         looks.more_is_due = true;
         loop {
-            looks.begin().await?;
+            if let Err(error) = looks.begin().await {
+                // What is under way is not given up half-way.
+                while looks.one_ends().await {}
+                return Err(error);
+            }
             if !looks.one_ends().await {
                 return Ok(());
             }
@@ -221,16 +225,37 @@ impl Sweeper {
         mut lease_end: DateTime<Utc>,
         mut is_over: oneshot::Receiver<()>,
     ) -> DateTime<Utc> {
-        while tokio::time::timeout(self.settings.lease / 2, &mut is_over).await.is_err() {
+        // Whether a renewal was written whose answer was lost is not known.
+        let mut unsure = None;
+        // Often enough that two in a row may fail.
+        while tokio::time::timeout(self.settings.lease / 4, &mut is_over).await.is_err() {
             let later = self.lease_end();
-            match self.service.database.look_again(id, lease_end, Some(later)).await {
-                Ok(true) => lease_end = later,
+            match self.extend_lease(id, [Some(lease_end), unsure], later).await {
+                Ok(true) => (lease_end, unsure) = (later, None),
                 // Settled meanwhile, or taken by somebody else.
                 Ok(false) => break,
-                Err(error) => log::warn!("upload {id}: its lease was not renewed: {error}"),
+                Err(error) => {
+                    unsure = Some(later);
+                    log::warn!("upload {id}: its lease was not renewed: {error}");
+                }
             }
         }
         lease_end
+    }
+
+    /// Moves the end of a lease that ends at one of `ends`, if it is still there.
+    async fn extend_lease(
+        &self,
+        id: IntentId,
+        ends: [Option<DateTime<Utc>>; 2],
+        later: DateTime<Utc>,
+    ) -> Result<bool, DbError> {
+        for end in ends.into_iter().flatten() {
+            if self.service.database.look_again(id, end, Some(later)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn attend_to(&self, upload: UploadIntent) -> Result<Next, DomainError> {
