@@ -151,7 +151,7 @@ Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood."
 Examples:
   TOKEN=$(presignd token --subject alice)
   presignd token --tenant acme --scope files:write --lifetime 10m
-  presignd token --config .presignd/presignd.toml --subject bob    # for presignd dev
+  presignd token --config .presignd/dev.toml --subject bob    # for presignd dev
 
 Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood.")]
     Token(token::TokenArgs),

@@ -28,8 +28,8 @@ const AUDIENCE: &str = "presignd";
 const BUCKET: &str = "presignd-dev";
 const REGION: &str = "us-east-1";
 const ROLE_ARN: &str = "arn:aws:iam::000000000000:role/presignd-dev";
-/// Under the data folder: what other commands, such as `presignd token`, take for `--config`.
-const SETTINGS: &str = "presignd.toml";
+/// Under the data folder: what `presignd token` takes for `--config`. Not the name of anybody's own configuration.
+const SETTINGS: &str = "dev.toml";
 const STORE_ACCESS_KEY_ID: &str = "PRESIGNDDEV000000001";
 
 /// How long the printed token is good for: a working day.
@@ -161,7 +161,13 @@ async fn start(args: &DevArgs, folder: &Path, stand_ins: &mut StandIns, runtime:
 
     let config = Config::parse(&settings.to_string(), "the settings of dev", &variables)?;
     set(&mut settings, "policies", toml! { file = "policies.toml" });
-    write_private(&folder.join(SETTINGS), &format!("# Written by every start of `presignd dev`.\n{settings}"))?;
+    let written = folder.join(format!("{SETTINGS}.new"));
+    let _ = fs::remove_file(&written);
+    write_private(
+        &written,
+        &format!("# Written by every start of `presignd dev`; its environment holds the rest.\n{settings}"),
+    )?;
+    fs::rename(&written, folder.join(SETTINGS))?;
     start_logging(&config);
     let token = token(&keys)?;
     let running = app::start(&config, Clock::System, runtime.clone()).await.map_err(|error| {
@@ -264,7 +270,7 @@ fn secret() -> Result<String, Failure> {
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
 fn token(keys: &Keys) -> Result<String, Failure> {
