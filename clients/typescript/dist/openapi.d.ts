@@ -63,7 +63,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -92,7 +92,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -121,7 +121,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -157,7 +157,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -220,7 +220,7 @@ export interface paths {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -316,7 +316,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -346,7 +346,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -372,7 +372,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -398,7 +398,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -457,7 +457,7 @@ export interface paths {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -486,7 +486,7 @@ export interface paths {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -514,7 +514,7 @@ export interface paths {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -542,7 +542,7 @@ export interface paths {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -670,7 +670,7 @@ export interface paths {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -773,7 +773,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -795,7 +795,8 @@ export interface paths {
         options?: never;
         /**
          * The same without a body
-         * @description Authorized and recorded as a GET is. A redirect leads to a URL that is good for a HEAD.
+         * @description Authorized and recorded as a GET is. `Range` means nothing to a HEAD, and the store is not asked: 206, 410 and 416 are
+         *     a GET's alone. A redirect leads to a URL that is good for a HEAD.
          */
         head: operations["fileHead"];
         patch?: never;
@@ -1016,7 +1017,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -2750,7 +2751,7 @@ export interface components {
          */
         Capability: string;
         /**
-         * @description The `id` of an upload. What cannot be one is answered with 404.
+         * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
          * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
          */
         UploadId: components["schemas"]["IntentId"];
@@ -3011,7 +3012,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3043,7 +3044,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3087,7 +3088,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3168,7 +3169,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3226,7 +3227,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3308,7 +3309,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3467,7 +3468,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3698,7 +3699,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3741,7 +3742,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3788,7 +3789,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3831,7 +3832,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3881,7 +3882,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -3975,7 +3976,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4023,7 +4024,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4075,7 +4076,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4123,7 +4124,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4178,7 +4179,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4365,7 +4366,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4396,7 +4397,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4434,7 +4435,7 @@ export interface operations {
                  */
                 capability: components["parameters"]["Capability"];
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4617,7 +4618,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -4807,7 +4808,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
@@ -5721,7 +5722,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The `id` of an upload. What cannot be one is answered with 404.
+                 * @description The `id` of an upload. What cannot be one is answered with 404, and by the form's callback with 401.
                  * @example 01a1fd9a-9a4b-7c3a-9d2b-5f4e6a7b8c9d
                  */
                 id: components["parameters"]["UploadId"];
