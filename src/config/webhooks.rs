@@ -62,9 +62,12 @@ pub struct WebhookEndpointConfig {
     /// Only uploads under these policies; empty for all.
     #[serde(default)]
     pub policies: Vec<String>,
-    /// Only uploads of these tenants; empty for all.
+    /// Only uploads of these tenants, whoever names them; empty for all.
     #[serde(default)]
     pub tenants: Vec<String>,
+    /// Only uploads of users of these issuers; empty for all.
+    #[serde(default)]
+    pub issuers: Vec<String>,
 }
 
 /// One signing key, in the form of Standard Webhooks: `whsec_` and base64 of 24 to 64 bytes.

@@ -25,13 +25,18 @@ struct Subscription {
     events: Vec<EventType>,
     policies: Vec<String>,
     tenants: Vec<String>,
+    issuers: Vec<String>,
 }
 
 impl Subscription {
-    fn wants(&self, event: EventType, policy: &str, tenant: Option<&str>) -> bool {
+    fn wants(&self, event: EventType, upload: &UploadIntent) -> bool {
+        let any_of = |wanted: &[String], value: Option<&str>| {
+            wanted.is_empty() || value.is_some_and(|value| wanted.iter().any(|wanted| wanted == value))
+        };
         self.events.contains(&event)
-            && (self.policies.is_empty() || self.policies.iter().any(|wanted| wanted == policy))
-            && (self.tenants.is_empty() || tenant.is_some_and(|tenant| self.tenants.iter().any(|it| it == tenant)))
+            && any_of(&self.policies, Some(&upload.policy))
+            && any_of(&self.tenants, upload.tenant.as_deref())
+            && any_of(&self.issuers, Some(&upload.issuer))
     }
 }
 
@@ -50,6 +55,7 @@ impl Outbox {
             events: endpoint.events.clone(),
             policies: endpoint.policies.clone(),
             tenants: endpoint.tenants.clone(),
+            issuers: endpoint.issuers.clone(),
         });
         Self { subscriptions: subscriptions.collect(), retention: config.retention }
     }
@@ -82,9 +88,7 @@ impl Outbox {
         data: impl FnOnce() -> D,
     ) -> Vec<NewDelivery> {
         // Whoever reads, an endpoint is told about the uploads of its tenants and no others.
-        let (policy, tenant) = (&upload.policy, upload.tenant.as_deref());
-        let mut wanting =
-            self.subscriptions.iter().filter(|subscription| subscription.wants(event, policy, tenant)).peekable();
+        let mut wanting = self.subscriptions.iter().filter(|subscription| subscription.wants(event, upload)).peekable();
         if wanting.peek().is_none() {
             return Vec::new();
         }

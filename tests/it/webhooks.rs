@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     AppOptions, Backend, Caller, Mood, Suite, TestApp, WebhookReceiver,
-    app::{OTHER_ISSUER, POLICIES, TokenOptions, settings, token},
+    app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions, settings, token},
     backend::{BackendKind, TestBucket, TestDatabase},
     caller::id,
     load::eventually,
@@ -243,7 +243,8 @@ async fn every_end(backend: Backend) {
 }
 
 async fn subscriptions(backend: Backend) {
-    let (everything, shared, acme, downloads) = (
+    let (everything, shared, acme, downloads, ours) = (
+        WebhookReceiver::start(&backend.runtime).await,
         WebhookReceiver::start(&backend.runtime).await,
         WebhookReceiver::start(&backend.runtime).await,
         WebhookReceiver::start(&backend.runtime).await,
@@ -256,6 +257,7 @@ async fn subscriptions(backend: Backend) {
             ("public", shared.url(), "policies = [\"public\"]"),
             ("acme", acme.url(), "tenants = [\"acme\"]\nevents = [\"upload.confirmed\", \"download.issued\"]"),
             ("downloads", downloads.url(), "events = [\"download.issued\"]"),
+            ("ours", ours.url(), &format!("issuers = [\"{ISSUER}\"]")),
         ],
     );
     let app = TestApp::start_with(&backend, options(settings)).await;
@@ -290,9 +292,10 @@ async fn subscriptions(backend: Backend) {
     let mut both = vec![(issued.clone(), of(&of_acme)), (issued, of(&of_globex))];
     both.sort();
     assert_eq!(told(downloads.until_taken(2).await), both);
+    assert!(ours.until_taken(2).await.iter().all(|one| one.event()["data"]["issuer"] == ISSUER));
     // The abort was the last event of all, and it has arrived.
-    let counts = [&everything, &shared, &acme, &downloads].map(|receiver| receiver.received().len());
-    assert_eq!(counts, [4, 2, 2, 2]);
+    let counts = [&everything, &shared, &acme, &downloads, &ours].map(|receiver| receiver.received().len());
+    assert_eq!(counts, [4, 2, 2, 2, 2]);
     app.end().await;
 }
 
