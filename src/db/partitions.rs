@@ -3,7 +3,7 @@
 //! A UUID version 7 starts with its time in milliseconds, so a month is a range of ids and the primary key needs no
 //! second column. Retention is `DROP TABLE` of a month.
 
-use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, Months, NaiveDate, Utc};
 use diesel_async::RunQueryDsl as _;
 
 use super::{Database, DbError};
@@ -32,8 +32,9 @@ impl Database {
     pub async fn ensure_partitions(&self, now: DateTime<Utc>) -> Result<(), DbError> {
         let mut outcome = Ok(());
         for month in months(now) {
+            let Some(ids) = IntentId::month_of(month) else { continue };
             for table in TABLES {
-                let create = diesel::sql_query(create_statement(table, month));
+                let create = diesel::sql_query(create_statement(table, month, ids));
                 let made = self.unready_query(async |connection| create.execute(connection).await).await;
                 outcome = made
                     .map(|_| ())
@@ -50,18 +51,14 @@ fn months(now: DateTime<Utc>) -> impl Iterator<Item = NaiveDate> {
     (0..=MONTHS_AHEAD).filter_map(move |ahead| first.checked_add_months(Months::new(ahead)))
 }
 
-fn create_statement(table: &str, month: NaiveDate) -> String {
-    let next = month.checked_add_months(Months::new(1)).unwrap_or(month);
-    let lowest_id = |day: NaiveDate| IntentId::lowest_at(day.and_time(NaiveTime::MIN).and_utc());
+fn create_statement(table: &str, month: NaiveDate, (first, end): (IntentId, IntentId)) -> String {
     // One statement, and so one transaction for each table: locks on two of them are never held together. Behind whoever
     // waits for the lock on a table, everybody else waits who wants to use it, so nobody waits long for what is months
     // ahead: a dump may hold it for hours.
     format!(
         "DO $$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); PERFORM set_config('lock_timeout', '{LOCK_TIMEOUT_MS}', true); \
-         CREATE TABLE IF NOT EXISTS {table}_{} PARTITION OF {table} FOR VALUES FROM ('{}') TO ('{}'); END $$",
-        month.format("%Y_%m"),
-        lowest_id(month),
-        lowest_id(next)
+         CREATE TABLE IF NOT EXISTS {table}_{} PARTITION OF {table} FOR VALUES FROM ('{first}') TO ('{end}'); END $$",
+        month.format("%Y_%m")
     )
 }
 
@@ -73,8 +70,9 @@ mod tests {
     fn four_months_are_made_across_the_turn_of_the_year() {
         let made: Vec<_> = months("2026-11-30T12:00:00Z".parse().unwrap()).map(|month| month.to_string()).collect();
         assert_eq!(made, ["2026-11-01", "2026-12-01", "2027-01-01", "2027-02-01"]);
+        let december = NaiveDate::from_ymd_opt(2026, 12, 1).unwrap();
         assert_eq!(
-            create_statement("upload_intents", NaiveDate::from_ymd_opt(2026, 12, 1).unwrap()),
+            create_statement("upload_intents", december, IntentId::month_of(december).unwrap()),
             "DO $$ BEGIN PERFORM pg_advisory_xact_lock(8102650226074022516); \
              PERFORM set_config('lock_timeout', '300', true); \
              CREATE TABLE IF NOT EXISTS upload_intents_2026_12 PARTITION OF upload_intents FOR VALUES FROM \

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{DomainError, Service};
 use crate::{
@@ -107,7 +107,5 @@ fn is_of_service(id: IntentId, now: DateTime<Utc>) -> bool {
 
 /// The month that the id is of: from the lowest id in it to below that of the next.
 fn month_of(id: IntentId) -> Option<(IntentId, IntentId)> {
-    let first = id.issued_at()?.date_naive().with_day(1)?;
-    let lowest = |day: NaiveDate| IntentId::lowest_at(day.and_time(NaiveTime::MIN).and_utc());
-    Some((lowest(first), lowest(first.checked_add_months(Months::new(1))?)))
+    IntentId::month_of(id.issued_at()?.date_naive())
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::{Uuid, Variant};
 
@@ -40,6 +40,14 @@ impl IntentId {
     /// given out.
     pub fn lowest_at(at: DateTime<Utc>) -> Self {
         Self(Uuid::from_u128(u128::try_from(at.timestamp_millis()).unwrap_or_default() << 80))
+    }
+
+    /// All ids of the month that `day` is in: from the lowest of them to below that of the next month. `None` at the end
+    /// of time.
+    pub fn month_of(day: NaiveDate) -> Option<(Self, Self)> {
+        let first = day.with_day(1)?;
+        let lowest = |day: NaiveDate| Self::lowest_at(day.and_time(NaiveTime::MIN).and_utc());
+        Some((lowest(first), lowest(first.checked_add_months(Months::new(1))?)))
     }
 
     /// The id read back from a row.
