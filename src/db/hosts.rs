@@ -62,7 +62,7 @@ impl Hosts {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, DbError> {
         let options =
             options(config).map_err(|error| DbError::Failed(format!("database.url: {}", describe(&error))))?;
-        let tls = MakeRustlsConnect::new((*tls(config)?).clone());
+        let tls = MakeRustlsConnect::new(tls(config)?);
         let is_random = options.get_load_balance_hosts() == LoadBalanceHosts::Random;
         Ok(Self { each: one_by_one(&options), preferred: AtomicUsize::new(0), is_random, tls })
     }
@@ -189,7 +189,7 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
 
 /// Verifies the server against the system's certificate authorities and the configured one. Whether TLS is used at
 /// all is `sslmode`'s to say; what is never done is to encrypt towards a server that nobody verified.
-fn tls(config: &DatabaseConfig) -> Result<Arc<ClientConfig>, DbError> {
+fn tls(config: &DatabaseConfig) -> Result<ClientConfig, DbError> {
     let failed = |error: String| DbError::Failed(format!("TLS towards the database: {error}"));
     let mut extra: Vec<CertificateDer<'static>> = Vec::new();
     if let Some(path) = &config.tls_ca_file {
@@ -206,13 +206,12 @@ fn tls(config: &DatabaseConfig) -> Result<Arc<ClientConfig>, DbError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier =
         Verifier::new_with_extra_roots(extra, provider.clone()).map_err(|error| failed(error.to_string()))?;
-    let config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+        .with_no_client_auth())
 }
 
 #[cfg(test)]
