@@ -109,8 +109,12 @@ impl Dispatcher {
         if all_places_are_taken {
             return Ok(self.poll_interval);
         }
-        while self.database.put_off_webhooks(self.endpoint.name(), now).await? {}
-        let next = self.database.next_webhook_at(self.endpoint.name()).await?;
+        let mut next = self.database.next_webhook_at(self.endpoint.name()).await?;
+        // Due, and not claimed: kept back, as a rule.
+        if next.is_some_and(|next| next <= now) {
+            while self.database.put_off_webhooks(self.endpoint.name(), now).await? {}
+            next = self.database.next_webhook_at(self.endpoint.name()).await?;
+        }
         let wait = next.map_or(self.poll_interval, |next| (next - now).to_std().unwrap_or_default());
         Ok(wait.min(self.poll_interval).max(SHORTEST_WAIT))
     }
