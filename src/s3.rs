@@ -13,12 +13,12 @@ mod sdk;
 mod sessions;
 mod small_reads;
 
-pub use copy::{CopyLimits, ObjectAttributes};
+pub use copy::CopyLimits;
 pub use error::S3Error;
 pub use listing::{ListedObject, ListedPage, Listing};
-pub use multipart::{MultipartAttributes, MultipartMarker, OpenMultipart, StoredPart};
+pub use multipart::{MultipartMarker, OpenMultipart, StoredPart};
 pub use object_body::ObjectBody;
 pub use object_reader::{ObjectPieces, ObjectReader, PinnedObject, ReadError, ReadPlace, ReadStatus};
-pub use object_store::{ObjectHead, ObjectStore};
+pub use object_store::{ObjectAttributes, ObjectHead, ObjectStore};
 pub use sdk::Sdk;
 pub use sessions::{Access, SessionStatus, Sessions};

@@ -203,8 +203,7 @@ impl Service {
         let copy = intent.object_key.copied(&attempt()?).map_err(DomainError::NoKey)?;
         self.database.begin_copy(intent.id, &copy, self.clock.now()).await?;
         // As it was promised: who signs by themselves may have written other metadata, and told caches and browsers things.
-        let metadata = intent.metadata.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let attributes = ObjectAttributes { content_type: intent.content_type.as_str().to_owned(), metadata };
+        let attributes = ObjectAttributes::new(&intent.content_type, &intent.metadata);
         let verdict = match self.store.copy(&intent.object_key, arrived, &copy, attributes).await {
             Ok(true) => self.verdict_on_copy(intent, &copy).await,
             Ok(false) => Ok(None),

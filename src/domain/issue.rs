@@ -17,7 +17,7 @@ use crate::{
         Principal, Scope, Sha256Digest, SizePromise, StagingArea, UploadMethod,
     },
     policy::{ChecksumRule, FileRequest, PolicyDocument, Refusal, Rules, UploadDecision},
-    s3::{Access, MultipartAttributes},
+    s3::{Access, ObjectAttributes},
     signing::{Method, PostForm, PresignRequest, PresignedPost, PresignedUrl, Signer, SuccessAction},
 };
 
@@ -177,16 +177,9 @@ impl Service {
         let object_key = object_key.map_err(DomainError::NoKey)?;
         let parts = match grant.method {
             UploadMethod::Multipart => {
-                let attributes = MultipartAttributes {
-                    content_type: Some(content_type.as_str().to_owned()),
-                    metadata: request
-                        .metadata
-                        .iter()
-                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                        .collect(),
-                    has_checksums: request.part_checksums || rules.checksum == ChecksumRule::Required,
-                };
-                self.begin_parts(&object_key, grant.plan.as_ref(), attributes).await?
+                let attributes = ObjectAttributes::new(&content_type, &request.metadata);
+                let has_checksums = request.part_checksums || rules.checksum == ChecksumRule::Required;
+                self.begin_parts(&object_key, grant.plan.as_ref(), attributes, has_checksums).await?
             }
             UploadMethod::Put | UploadMethod::Post | UploadMethod::Credentials => PartColumns::default(),
         };

@@ -15,7 +15,7 @@ use crate::{
     model::{
         ETag, IntentId, IntentState, ObjectKey, PartNumber, PartPlan, PlannedPart, Principal, Scope, Sha256Digest,
     },
-    s3::{Access, MultipartAttributes, StoredPart},
+    s3::{Access, ObjectAttributes, StoredPart},
     signing::{Method, PresignRequest, PresignedUrl},
 };
 
@@ -139,10 +139,10 @@ impl Service {
         &self,
         key: &ObjectKey,
         plan: Option<&PartPlan>,
-        attributes: MultipartAttributes,
+        attributes: ObjectAttributes,
+        has_checksums: bool,
     ) -> Result<PartColumns, DomainError> {
-        let has_checksums = attributes.has_checksums;
-        let upload_id = self.store.begin_multipart(key, attributes).await?;
+        let upload_id = self.store.begin_multipart(key, attributes, has_checksums).await?;
         Ok(PartColumns::of(upload_id, plan, has_checksums))
     }
 

@@ -1,6 +1,6 @@
 //! Copying within the bucket: the store does it, no byte passes through this service.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use aws_sdk_s3::{
     config::{Builder, timeout::TimeoutConfig},
@@ -8,7 +8,7 @@ use aws_sdk_s3::{
 };
 
 use super::{
-    MultipartAttributes, ObjectHead, ObjectStore, S3Error,
+    ObjectAttributes, ObjectHead, ObjectStore, S3Error,
     error::{CHANGED, unless},
 };
 use crate::{
@@ -30,15 +30,6 @@ impl Default for CopyLimits {
     fn default() -> Self {
         Self { largest_single: 5 << 30, part_size: 1 << 30 }
     }
-}
-
-/// What an object is stored with.
-#[derive(Debug, Clone)]
-pub struct ObjectAttributes {
-    /// Media type.
-    pub content_type: String,
-    /// User metadata without its prefix.
-    pub metadata: BTreeMap<String, String>,
 }
 
 /// Longest wait for a copy of one object or part. A store that has to move the bytes takes its time, and says nothing
@@ -92,10 +83,9 @@ impl ObjectStore {
         source: Source,
         size: u64,
         to: &ObjectKey,
-        ObjectAttributes { content_type, metadata }: ObjectAttributes,
+        attributes: ObjectAttributes,
     ) -> Result<bool, S3Error> {
-        let attributes = MultipartAttributes { content_type: Some(content_type), metadata, has_checksums: false };
-        let upload_id = self.begin_multipart(to, attributes).await?;
+        let upload_id = self.begin_multipart(to, attributes, false).await?;
         let copied = self.copy_parts(&source, size, to, &upload_id).await;
         if !matches!(copied, Ok(true)) {
             // Best effort: the sweeper finds what stays.

@@ -1,7 +1,5 @@
 //! Multipart uploads: begun, looked at, put together and given up, with the service's own credentials.
 
-use std::collections::BTreeMap;
-
 use aws_sdk_s3::{
     error::{ProvideErrorMetadata as _, SdkError},
     operation::complete_multipart_upload::CompleteMultipartUploadError,
@@ -10,23 +8,12 @@ use aws_sdk_s3::{
 use chrono::{DateTime, Utc};
 
 use super::{
-    ObjectStore, S3Error,
+    ObjectAttributes, ObjectStore, S3Error,
     copy::patient,
     error::{GONE, status, unless},
     sdk::instant,
 };
 use crate::model::{ETag, ObjectKey, PartNumber, Sha256Digest};
-
-/// What the object that a multipart upload leads to will have beside its bytes.
-#[derive(Debug, Clone, Default)]
-pub struct MultipartAttributes {
-    /// Media type.
-    pub content_type: Option<String>,
-    /// User metadata without its prefix.
-    pub metadata: BTreeMap<String, String>,
-    /// Whether every part comes with its SHA-256. S3 takes none with the parts of an upload that was begun without.
-    pub has_checksums: bool,
-}
 
 /// A part that the store has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,17 +49,23 @@ pub struct MultipartMarker {
 }
 
 impl ObjectStore {
-    /// Begins a multipart upload to `key`. Gives the store's id of it.
+    /// Begins a multipart upload to `key`, whose object will have `attributes`. `has_checksums` says whether every part
+    /// comes with its SHA-256: S3 takes none with the parts of an upload that was begun without. Gives the store's id of
+    /// it.
     ///
     /// # Errors
     /// When the store does not answer or refuses.
-    pub async fn begin_multipart(&self, key: &ObjectKey, attributes: MultipartAttributes) -> Result<String, S3Error> {
+    pub async fn begin_multipart(
+        &self,
+        key: &ObjectKey,
+        ObjectAttributes { content_type, metadata }: ObjectAttributes,
+        has_checksums: bool,
+    ) -> Result<String, S3Error> {
         const OPERATION: &str = "CreateMultipartUpload";
-        let MultipartAttributes { content_type, metadata, has_checksums } = attributes;
         let request = self.client().create_multipart_upload().bucket(self.bucket()).key(key.as_str());
         let has_checksums = has_checksums && self.declares_part_checksums();
         let request = request
-            .set_content_type(content_type)
+            .content_type(content_type)
             .set_metadata(Some(metadata.into_iter().collect()))
             .set_checksum_algorithm(has_checksums.then_some(ChecksumAlgorithm::Sha256));
         let begun = self.on_main(OPERATION, request.send()).await?;

@@ -1,6 +1,7 @@
 //! Questions about objects, asked with the service's own credentials.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     sync::{
         Arc,
@@ -23,7 +24,7 @@ use super::{
     pace::Pace,
     sdk::instant,
 };
-use crate::model::{ETag, ObjectKey, Sha256Digest};
+use crate::model::{ContentType, ETag, Metadata, ObjectKey, Sha256Digest};
 
 /// What a HEAD says of an object.
 #[derive(Debug, Clone)]
@@ -44,6 +45,23 @@ pub struct ObjectHead {
     pub checksum_sha256: Option<Sha256Digest>,
     /// When it was written, by the store's clock, in whole seconds.
     pub last_modified: Option<DateTime<Utc>>,
+}
+
+/// What an object is stored with beside its bytes.
+#[derive(Debug, Clone)]
+pub struct ObjectAttributes {
+    /// Media type.
+    pub content_type: String,
+    /// User metadata without its prefix.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl ObjectAttributes {
+    /// What was promised of an object.
+    pub fn new(content_type: &ContentType, metadata: &Metadata) -> Self {
+        let metadata = metadata.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { content_type: content_type.as_str().to_owned(), metadata }
+    }
 }
 
 /// One bucket.

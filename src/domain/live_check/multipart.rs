@@ -1,5 +1,7 @@
 //! Objects in parts.
 
+use std::collections::BTreeMap;
+
 use super::{
     BODY, CONTENT_TYPE, LIFE, LONGER_BODY, LiveCheck, OTHER_BODY, StoreCapability,
     put::{digest_of_body, refused, settled},
@@ -8,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{ByteSize, ObjectKey, PartNumber, PartPlan},
-    s3::{Access, MultipartAttributes, S3Error},
+    s3::{Access, ObjectAttributes, S3Error},
 };
 
 impl LiveCheck {
@@ -92,12 +94,8 @@ impl LiveCheck {
     }
 
     async fn begin(&self, key: &ObjectKey, has_checksums: bool) -> Result<String, Verdict> {
-        let attributes = MultipartAttributes {
-            content_type: Some(CONTENT_TYPE.to_owned()),
-            has_checksums,
-            ..MultipartAttributes::default()
-        };
-        let upload_id = self.service.store.begin_multipart(key, attributes).await?;
+        let attributes = ObjectAttributes { content_type: CONTENT_TYPE.to_owned(), metadata: BTreeMap::new() };
+        let upload_id = self.service.store.begin_multipart(key, attributes, has_checksums).await?;
         self.traces.multipart(key, &upload_id);
         Ok(upload_id)
     }
