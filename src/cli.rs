@@ -83,6 +83,7 @@ Examples:
   presignd migrate --status
   presignd migrate
   presignd migrate --revert 1
+  presignd migrate --repartition
 
 Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood.")]
     Migrate(migrate::MigrateArgs),

@@ -32,6 +32,7 @@ pub use error::DbError;
 pub use inspections::DueInspection;
 pub use ledger::{Ledger, LedgerStatus, LedgerWriters};
 pub use migrate::SchemaState;
+pub use partitions::MovedRows;
 pub use uploads::{
     MultipartUpload, Outcome, PartColumns, SettledVia, Settlement, UploadAccount, UploadIntent, VerifiedObject,
 };

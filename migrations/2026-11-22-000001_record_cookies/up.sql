@@ -9,8 +9,8 @@ ALTER TABLE access_events
         (kind = 'cookies_issued') = (prefix IS NOT NULL) AND (prefix IS NULL) = (expires_at IS NULL)
     ) NOT VALID;
 
--- For a large table make it beforehand, as migrations/README.md says, and it is found here.
-CREATE INDEX IF NOT EXISTS access_events_expires_at_idx ON access_events (expires_at) WHERE expires_at IS NOT NULL;
+-- Of a column that is new, so that it holds nothing; but events wait while the table is read for that.
+CREATE INDEX access_events_expires_at_idx ON access_events (expires_at) WHERE expires_at IS NOT NULL;
 
 COMMENT ON COLUMN access_events.kind IS 'cookies_issued: cookies for the content delivery network were handed out. redeemed: a ticket was used. refused: somebody was turned away. revoked: something outstanding was stopped.';
 COMMENT ON COLUMN access_events.client_network IS 'Address that the request came from, as a network of one address; of cookies, the network that they are good for. Null where nobody asked from anywhere, and of cookies where they are good from everywhere.';

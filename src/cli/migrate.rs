@@ -9,7 +9,7 @@ use super::{Failure, load, print, start_logging};
 use crate::{
     app::StartError,
     clock::Clock,
-    db::{Database, SchemaState},
+    db::{Database, MovedRows, SchemaState},
 };
 
 /// What to migrate.
@@ -24,6 +24,11 @@ pub(super) struct MigrateArgs {
     /// Take back the last COUNT migrations. Their data is lost.
     #[arg(long, value_name = "COUNT", conflicts_with = "status")]
     revert: Option<NonZeroUsize>,
+    /// Move rows out of the default partitions, to partitions of their months.
+    ///
+    /// They get there when a month has no partition in time, and keep it from being made. Requests wait meanwhile.
+    #[arg(long, conflicts_with_all = ["status", "revert"])]
+    repartition: bool,
 }
 
 pub(super) async fn run(args: &MigrateArgs, runtime: &Handle) -> Result<(), Failure> {
@@ -60,12 +65,20 @@ pub(super) async fn run(args: &MigrateArgs, runtime: &Handle) -> Result<(), Fail
         return Err(StartError::SchemaNewer(versions).into());
     }
     let applied = database.migrate().await?;
-    database.ensure_partitions(Clock::System.now()).await?;
-    if applied.is_empty() {
-        print("up to date");
-    }
-    for version in applied {
+    // Told before anything else can fail: they are applied.
+    for version in &applied {
         print(format_args!("applied {version}"));
+    }
+    let mut has_moved = false;
+    while args.repartition
+        && let Some(MovedRows { from, to, rows }) = database.move_from_default().await?
+    {
+        print(format_args!("moved {rows} of {from} to {to}"));
+        has_moved = true;
+    }
+    database.ensure_partitions(Clock::System.now()).await?;
+    if applied.is_empty() && !has_moved {
+        print("up to date");
     }
     Ok(())
 }

@@ -685,6 +685,16 @@ async fn migrate(backend: Backend) {
     assert_eq!(migrate(&["--status"]).expect(0).lines(), ["up to date"]);
     assert_eq!(migrate(&[]).expect(0).lines(), ["up to date"]);
 
+    let TestDatabase::Real { name, services, .. } = &database else { panic!("an installed PostgreSQL") };
+    let psql = |statement: &str| services.lock().unwrap().postgres.as_ref().unwrap().psql(name, statement).unwrap();
+    for id in ["00dc6acf-ac00-7000-8000-000000000001", "00dc6acf-ac00-7000-8000-000000000002"] {
+        psql(&format!("INSERT INTO access_events (id, kind) VALUES ('{id}', 'refused')"));
+    }
+    let moved = migrate(&["--repartition"]).expect(0);
+    assert_eq!(moved.lines(), ["moved 2 of access_events_default to access_events_2000_01"]);
+    assert_eq!(psql("SELECT count(*) FROM access_events_2000_01"), "2");
+    assert_eq!(migrate(&["--repartition"]).expect(0).lines(), ["up to date"]);
+
     let reverted = migrate(&["--revert", "1"]).expect(0);
     let version = reverted.stdout.trim_end().strip_prefix("reverted ").expect("a version");
     assert_eq!(migrate(&["--status"]).expect(0).lines(), [format!("pending {version}")]);

@@ -33,6 +33,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     });
     suite.with_own_postgres("a_database_that_takes_no_writes_is_unavailable", database::read_only);
     suite.with_own_postgres("a_partition_that_has_to_wait_keeps_nobody_waiting", database::partitions_wait);
+    suite.with_own_postgres("rows_leave_the_default_partition_under_load", database::partition_too_late);
     suite.with_own_postgres("a_revocation_is_told_though_its_end_cannot_be", database::revocation_without_end);
     suite.with_own_postgres("a_start_without_database_becomes_ready_with_it", database::absent_at_start);
     suite.everywhere("a_database_that_hangs_is_answered_in_bounded_time", database::hangs);

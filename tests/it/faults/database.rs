@@ -170,6 +170,47 @@ pub(super) async fn partitions_wait(backend: Backend) {
     app.end().await;
 }
 
+/// A month without a partition in time: its rows are in the default one, and keep it from being made.
+pub(super) async fn partition_too_late(backend: Backend) {
+    let (_folder, postgres) = stoppable_postgres();
+    let postgres = Arc::new(postgres);
+    let app = start_on(&backend, &postgres).await;
+    let database = &app.running.service.database;
+    let now = Clock::System.now();
+    let month = format!("upload_intents_{}", now.format("%Y_%m"));
+    let rows = |table: &str| postgres.psql(DATABASE, &format!("SELECT count(*) FROM {table}")).unwrap();
+    let alice = app.user("alice");
+    let issued = alice.issue("a.txt", b"bytes", &json!({ "method": "put" })).await;
+    assert_eq!(alice.send(&issued, b"bytes").await.status, StatusCode::OK);
+    let late = format!(
+        "ALTER TABLE upload_intents DETACH PARTITION {month}; \
+         INSERT INTO upload_intents_default SELECT * FROM {month}; DROP TABLE {month}"
+    );
+    postgres.psql(DATABASE, &late).unwrap();
+
+    // Whoever asks for the lock has everybody else wait as well.
+    let dump = Transaction::begin(&postgres, "SELECT count(*) FROM upload_intents").await;
+    let refused = database.ensure_partitions(now).await.unwrap_err().to_string();
+    assert!(refused.contains("upload_intents_default holds rows of it: presignd migrate --repartition"), "{refused}");
+    drop(dump);
+
+    let load = Load::start(&alice, 4, &backend.runtime);
+    load.until_issued(50).await;
+    let moved = database.move_from_default().await.unwrap().expect("rows to move");
+    assert_eq!((moved.from.as_str(), moved.to.as_str()), ("upload_intents_default", month.as_str()));
+    load.until_issued(50).await;
+    let answers = load.end().await;
+    for answer in &answers {
+        assert!(matches!(answer, Answer::Issued { .. }), "{answer:?}");
+    }
+    assert_eq!(database.move_from_default().await.unwrap(), None);
+    assert_eq!(rows("upload_intents_default"), "0");
+    all_issued_are_recorded(&answers, &postgres.url(DATABASE), &backend.runtime).await;
+    alice.complete(&issued).await.expect(StatusCode::OK);
+    database.ensure_partitions(now).await.expect("nothing is in the way");
+    app.end().await;
+}
+
 pub(super) async fn revocation_without_end(backend: Backend) {
     let (_folder, postgres) = stoppable_postgres();
     let postgres = Arc::new(postgres);
