@@ -140,7 +140,7 @@ impl Database {
         Ok(())
     }
 
-    /// Uses a ticket once, for a client at `address`, and tells the audit: both, or neither. None when it cannot be used.
+    /// Uses a ticket once, for a client at `address`, and tells the audit: both, or neither. False when it cannot be used.
     ///
     /// Everything that can be wrong with it is a condition of one UPDATE. PostgreSQL lets one at a time change a row, and
     /// has each look at the conditions again that waited for another: so many as the ticket has uses win, however many
@@ -153,32 +153,31 @@ impl Database {
         token: &TokenDigest,
         address: IpAddr,
         now: DateTime<Utc>,
-    ) -> Result<Option<Ticket>, DbError> {
+    ) -> Result<bool, DbError> {
         let statement = format!(
             "WITH redeemed AS (UPDATE download_tickets t SET used = t.used + 1 FROM download_intents d \
              WHERE t.token_sha256 = $1 AND d.id = t.download_id AND t.used < t.uses AND t.expires_at > $2 \
              AND t.revoked_at IS NULL AND NOT {} \
              AND (d.client_network IS NULL OR $3::inet <<= d.client_network::inet) \
-             RETURNING {}), \
-             told AS (INSERT INTO access_events \
+             RETURNING d.*) \
+             INSERT INTO access_events \
              (id, kind, issuer, subject, tenant, upload_id, download_id, policy, client_network) \
-             SELECT $4, $5, issuer, subject, tenant, upload_id, id, policy, $3 FROM redeemed) \
-             SELECT * FROM redeemed",
-            is_revoked("d", "upload_id"),
-            columns()
+             SELECT $4, $5, issuer, subject, tenant, upload_id, id, policy, $3 FROM redeemed",
+            is_revoked("d", "upload_id")
         );
-        self.query(async |connection| {
-            diesel::sql_query(statement)
-                .bind::<Binary, _>(&token[..])
-                .bind::<Timestamptz, _>(now)
-                .bind::<Text, _>(ClientNetwork::of_one(address).to_string())
-                .bind::<sql_types::Uuid, _>(IntentId::at(now).uuid())
-                .bind::<Text, _>(AuditKind::Redeemed.as_str())
-                .get_result(connection)
-                .await
-                .optional()
-        })
-        .await
+        let told = self
+            .query(async |connection| {
+                diesel::sql_query(statement)
+                    .bind::<Binary, _>(&token[..])
+                    .bind::<Timestamptz, _>(now)
+                    .bind::<Text, _>(ClientNetwork::of_one(address).to_string())
+                    .bind::<sql_types::Uuid, _>(IntentId::at(now).uuid())
+                    .bind::<Text, _>(AuditKind::Redeemed.as_str())
+                    .execute(connection)
+                    .await
+            })
+            .await?;
+        Ok(told > 0)
     }
 
     /// The ticket as it is.

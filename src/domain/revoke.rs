@@ -161,10 +161,9 @@ impl Service {
                 }
                 RevocationTarget::Member { issuer, tenant, subject }
             }
-            (RevocationSubject::Upload(id), bound) => {
+            (RevocationSubject::Upload(id), _) => {
                 let upload = self.database.upload(id).await?.ok_or(DomainError::NotFound)?;
-                let own = (upload.issuer.clone(), upload.tenant.clone());
-                if bound.is_some_and(|(issuer, tenant)| own != (issuer, Some(tenant))) {
+                if !principal.administers(&upload.issuer, upload.tenant.as_deref()) {
                     return Err(DomainError::NotFound);
                 }
                 return Ok((RevocationTarget::Upload(id), Some(upload)));

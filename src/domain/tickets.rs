@@ -13,7 +13,7 @@ use crate::{
         AccessEvent,
         tickets::{NewTicket, Ticket, TicketRefusal, TokenDigest},
     },
-    model::{AuditKind, Delivery, IntentId, Scope},
+    model::{AuditKind, Delivery, IntentId},
 };
 
 /// How long a URL of the store lives that a redeemed ticket, or a file of a policy with tickets, leads to. The client
@@ -51,7 +51,7 @@ impl Service {
         let mut ticket = [0; TICKET_BYTES];
         rand::fill(&mut ticket).map_err(|_| DomainError::NoRandomness)?;
         let recorded = NewTicket {
-            token_sha256: sha256(&ticket)?,
+            token_sha256: sha256(&ticket),
             download_id: permit.intent.id,
             is_inline: permit.disposition == Disposition::Inline,
             file_name: permit.file_name.clone(),
@@ -62,55 +62,63 @@ impl Service {
         Ok(SecretString::from(URL_SAFE_NO_PAD.encode(ticket)))
     }
 
-    /// Uses a ticket once, for a client at `address`.
+    /// What a ticket gives a client at `address`. It is not used yet: what cannot be handed out after all must not cost a
+    /// use. Nothing may be sent before [`Service::use_ticket`].
     ///
     /// # Errors
     /// When there is no such ticket, or it is used up, outdated, revoked, or of another network: all but the first is
-    /// told to the audit. [`DomainError::TooManyStreams`] when it is for a stream and no place is left; then it is not used.
-    pub async fn redeem_ticket(&self, ticket: &str, address: IpAddr) -> Result<Permit, DomainError> {
-        let digest = digest_of(ticket).ok_or(DomainError::TicketUnknown)?;
-        let now = self.clock.now();
-        let known = self.database.ticket(&digest).await?.ok_or(DomainError::TicketUnknown)?;
-        if let Some(refusal) = known.refusal(address, now) {
-            return Err(self.refuse_ticket(&known, refusal, address));
-        }
-        // For nobody who holds no ticket; and before it is used, because a use is not given back to whom there was no
-        // place for.
-        let place = if known.intent.delivery == Delivery::Stream {
+    /// told to the audit. [`DomainError::TooManyStreams`] when it is for a stream and no place is left.
+    pub async fn open_ticket(&self, ticket: &str, address: IpAddr) -> Result<Permit, DomainError> {
+        let ticket = self.usable_ticket(ticket, address).await?;
+        let place = if ticket.intent.delivery == Delivery::Stream {
             Some(self.reader.place().ok_or(DomainError::TooManyStreams)?)
         } else {
             None
         };
-        let Some(redeemed) = self.database.redeem_ticket(&digest, address, now).await? else {
-            let now_known = self.database.ticket(&digest).await?.ok_or(DomainError::TicketUnknown)?;
-            // Whatever it was that the statement saw: the ticket can be used no more than it allowed.
-            let refusal = now_known.refusal(address, now).unwrap_or(TicketRefusal::Used);
-            return Err(self.refuse_ticket(&now_known, refusal, address));
-        };
-        let upload = self.database.upload(redeemed.intent.upload_id).await?.ok_or(DomainError::NotFound)?;
+        let upload = self.database.upload(ticket.intent.upload_id).await?.ok_or(DomainError::NotFound)?;
         self.require_bucket(&upload)?;
-        let until = Permit::shortly(now, redeemed.intent.expires_at);
+        let now = self.clock.now();
         Ok(Permit {
             upload: Box::new(upload),
-            disposition: if redeemed.is_inline { Disposition::Inline } else { Disposition::Attachment },
-            file_name: redeemed.file_name,
-            uses: u16::try_from(redeemed.uses).ok(),
+            disposition: if ticket.is_inline { Disposition::Inline } else { Disposition::Attachment },
+            file_name: ticket.file_name,
+            uses: u16::try_from(ticket.uses).ok(),
             place: place.map(Arc::new),
             from: now,
-            until,
-            intent: Box::new(redeemed.intent),
+            until: Permit::shortly(now, ticket.intent.expires_at),
+            intent: Box::new(ticket.intent),
         })
     }
 
-    /// Whether a ticket could be redeemed by a client at `address`, without using it.
+    /// Uses a ticket once, for a client at `address`.
     ///
     /// # Errors
-    /// As [`Service::redeem_ticket`].
+    /// As [`Service::open_ticket`]: it may have been used up or revoked since.
+    pub async fn use_ticket(&self, ticket: &str, address: IpAddr) -> Result<(), DomainError> {
+        let digest = digest_of(ticket).ok_or(DomainError::TicketUnknown)?;
+        let now = self.clock.now();
+        if self.database.redeem_ticket(&digest, address, now).await? {
+            return Ok(());
+        }
+        let known = self.database.ticket(&digest).await?.ok_or(DomainError::TicketUnknown)?;
+        // Whatever it was that the statement saw: the ticket can be used no more than it allowed.
+        let refusal = known.refusal(address, now).unwrap_or(TicketRefusal::Used);
+        Err(self.refuse_ticket(&known, refusal, address))
+    }
+
+    /// Whether a ticket could be used by a client at `address`.
+    ///
+    /// # Errors
+    /// As [`Service::open_ticket`].
     pub async fn check_ticket(&self, ticket: &str, address: IpAddr) -> Result<(), DomainError> {
+        self.usable_ticket(ticket, address).await.map(drop)
+    }
+
+    async fn usable_ticket(&self, ticket: &str, address: IpAddr) -> Result<Ticket, DomainError> {
         let digest = digest_of(ticket).ok_or(DomainError::TicketUnknown)?;
         let ticket = self.database.ticket(&digest).await?.ok_or(DomainError::TicketUnknown)?;
         match ticket.refusal(address, self.clock.now()) {
-            None => Ok(()),
+            None => Ok(ticket),
             Some(refusal) => Err(self.refuse_ticket(&ticket, refusal, address)),
         }
     }
@@ -122,12 +130,8 @@ impl Service {
     pub async fn revoke_download(&self, caller: Caller<'_>, id: IntentId) -> Result<RevokedDownload, DomainError> {
         let principal = caller.principal;
         let intent = self.database.download(id).await?.ok_or(DomainError::NotFound)?;
-        let is_own = intent.issuer == principal.issuer && intent.subject == principal.subject;
-        let administers = principal.has(Scope::Admin)
-            && principal.administers_only().is_none_or(|(issuer, tenant)| {
-                intent.issuer == issuer && intent.tenant.as_deref() == Some(tenant.as_str())
-            });
-        if !is_own && !administers {
+        let tenant = intent.tenant.as_deref();
+        if !principal.is(&intent.issuer, &intent.subject, tenant) && !principal.administers(&intent.issuer, tenant) {
             return Err(DomainError::NotFound);
         }
         let now = self.clock.now();
@@ -153,13 +157,11 @@ impl Service {
 
 fn digest_of(ticket: &str) -> Option<TokenDigest> {
     let bytes = URL_SAFE_NO_PAD.decode(ticket).ok().filter(|bytes| bytes.len() == TICKET_BYTES)?;
-    sha256(&bytes).ok()
+    Some(sha256(&bytes))
 }
 
-fn sha256(bytes: &[u8]) -> Result<TokenDigest, DomainError> {
-    let digest = digest::digest(&digest::SHA256, bytes);
-    // It has as many bytes as that.
-    digest.as_ref().try_into().map_err(|_| DomainError::NoRandomness)
+fn sha256(bytes: &[u8]) -> TokenDigest {
+    digest::digest(&digest::SHA256, bytes).as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

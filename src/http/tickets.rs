@@ -24,10 +24,12 @@ pub(super) async fn redeem(
     if is_prefetch(&request) {
         return Err(ApiError::new(ErrorCode::PrefetchRefused));
     }
-    let permit = state.service.redeem_ticket(ticket(&request), address.0).await?;
+    let permit = state.service.open_ticket(ticket(&request), address.0).await?;
     // A link is mostly followed, by a browser or a program that wants the file, so JSON is for those who ask for it.
     let url_as = if accepts_json(&request) { UrlAs::Json } else { UrlAs::Redirect };
-    files::hand_out(&state, &permit, &request, url_as).await
+    let response = files::hand_out(&state, &permit, &request, url_as).await?;
+    state.service.use_ticket(ticket(&request), address.0).await?;
+    Ok(response)
 }
 
 /// `HEAD /t/{ticket}`: tells whether a GET would be answered, and uses nothing. What the file is like stays with whoever

@@ -52,6 +52,14 @@ impl Principal {
         self.tenant.as_ref().map(|tenant| (self.issuer.clone(), tenant.clone()))
     }
 
+    /// Whether this principal is an administrator of what a user of `issuer` and `tenant` was given.
+    pub fn administers(&self, issuer: &str, tenant: Option<&str>) -> bool {
+        let in_bounds = self
+            .administers_only()
+            .is_none_or(|(own_issuer, own_tenant)| own_issuer == issuer && Some(own_tenant.as_str()) == tenant);
+        self.can_administer && in_bounds
+    }
+
     /// Whether this is the user of `issuer` and `subject`, in its `tenant`. Where one of both has none, the issuer did not
     /// tell tenants apart at that time, and the user was the same in all.
     pub fn is(&self, issuer: &str, subject: &str, tenant: Option<&str>) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
+use aws_sdk_s3::primitives::ByteStream;
 use chrono::TimeDelta;
 use presignd::{app as service, app::Running, clock::Clock, config::Config};
 use reqwest::StatusCode;
@@ -41,11 +42,13 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("what_a_scanner_found_infected_is_never_downloaded", infected);
     suite.everywhere("a_scanner_may_fetch_the_file_by_url", by_url);
     suite.everywhere("an_upload_that_is_inspected_can_be_aborted", aborted);
+    suite.everywhere("a_verdict_is_about_the_object_that_was_verified", other_object);
     let embedded = &[BackendKind::Embedded];
     suite.on(embedded, "without_a_verdict_nothing_is_confirmed", fails_closed);
     suite.on(embedded, "an_upload_without_a_verdict_is_given_up_in_the_end", gives_up);
     suite.on(embedded, "a_verdict_may_lie_in_the_body", verdict_in_body);
     suite.on(embedded, "a_verdict_needs_the_whole_file", hasty);
+    suite.on(embedded, "what_is_too_large_for_the_scanner_by_now_is_rejected", too_large);
     suite.on(embedded, "a_stopped_inspector_gives_back_what_it_had", stopped);
     suite.on(embedded, "policies_that_need_a_scanner_are_refused_without_one", demands);
     suite.everywhere("what_a_killed_inspector_had_is_inspected_by_another", killed);
@@ -310,6 +313,37 @@ async fn aborted(backend: Backend) {
     app.end().await;
 }
 
+async fn other_object(backend: Backend) {
+    let expected =
+        json!([{ "field": "inspection", "expected": "clean", "found": "the verified object is no longer there" }]);
+    let scanner = TestScanner::start(Answer::Wait, &backend.runtime).await;
+    let app = TestApp::start_with(&backend, options(&scanner, "mode = \"url\"")).await;
+    let alice = app.user("alice");
+    let upload = inspecting(&alice, "a.txt", b"harmless", "put").await;
+    // It has looked at the file, and has not said anything yet.
+    scanner.asked(1).await;
+    let (s3, bucket) = (&app.bucket.s3, &app.bucket.bucket);
+    let listed = s3.list_objects_v2().bucket(bucket).send().await.expect("a listing");
+    let [object] = listed.contents() else { panic!("one object: {listed:?}") };
+    let put = s3.put_object().bucket(bucket).key(object.key().unwrap()).content_type("text/plain");
+    put.body(ByteStream::from_static(b"harmful!")).send().await.expect("the administrator may put");
+    scanner.go_on();
+    assert_eq!(until(&alice, &upload, "rejected").await["mismatches"], expected);
+    not_downloadable(&alice, &upload).await;
+    app.end().await;
+
+    let scanner = TestScanner::start(Answer::Down, &backend.runtime).await;
+    let app = TestApp::start_with(&backend, options(&scanner, "")).await;
+    let alice = app.user("alice");
+    let upload = inspecting(&alice, "a.txt", b"harmless", "put").await;
+    scanner.asked(1).await;
+    app.bucket.empty().await;
+    scanner.answer(Answer::Scan);
+    assert_eq!(until(&alice, &upload, "rejected").await["mismatches"], expected);
+    assert_eq!(scanner.scans().len(), 0);
+    app.end().await;
+}
+
 async fn fails_closed(backend: Backend) {
     let scanner = TestScanner::start(Answer::Down, &backend.runtime).await;
     let clock = Clock::manual(Clock::System.now());
@@ -407,6 +441,29 @@ async fn hasty(backend: Backend) {
     eventually(SOON, failed).await;
     assert_eq!(show(&alice, &upload).await["state"], "inspecting");
     app.end().await;
+}
+
+async fn too_large(backend: Backend) {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, bucket) = (backend.database().await, backend.bucket(folder.path()).await);
+    let scanner = TestScanner::start(Answer::Hang, &backend.runtime).await;
+    let policies = write_policies(folder.path());
+    let clock = Clock::manual(Clock::System.now());
+    let settings = |more: &str| settings(&database, &bucket, &policies, &overlay(&scanner, more));
+    let (first, alice) = another(&backend, &settings(""), clock.clone()).await;
+    let upload = inspecting(&alice, "a.txt", &[b'a'; 5000], "put").await;
+    scanner.asked(1).await;
+    drop(alice);
+    first.stop().await;
+    std::fs::write(&policies, inspected().replace("8MiB", "4KiB")).unwrap();
+    let (second, alice) = another(&backend, &settings("largest = \"4KiB\""), clock).await;
+    let rejected = until(&alice, &upload, "rejected").await;
+    assert_eq!(rejected["mismatches"][0]["found"], "larger than the scanner takes", "{rejected}");
+    assert_eq!(scanner.times_asked(), 1);
+    drop(alice);
+    second.stop().await;
+    bucket.end().await;
+    database.end().await;
 }
 
 /// Another process on the same database and bucket, with a clock of its own.

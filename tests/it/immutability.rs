@@ -220,6 +220,7 @@ async fn copied_in_parts(backend: Backend) {
     let seen = store.head(&from).await.unwrap().expect("it is there");
     assert!(store.copy(&from, &seen, &to, attributes()).await.unwrap());
     let copy = app.bucket.s3.get_object().bucket(&app.bucket.bucket).key(to.as_str()).send().await.expect("a copy");
+    assert!(copy.e_tag().is_some_and(|etag| etag.trim_matches('"').ends_with("-3")), "{:?}", copy.e_tag());
     assert_eq!(copy.content_type(), Some("video/mp4"));
     assert_eq!(copy.metadata().and_then(|metadata| metadata.get("case")).map(String::as_str), Some("42"));
     assert!(copy.body.collect().await.unwrap().into_bytes() == bytes, "other bytes");

@@ -170,6 +170,14 @@ async fn last_end(backend: Backend) {
     let carol = app.user("carol");
     carol.upload("c.txt", b"12345", &put).await;
     assert_eq!(revoke(&admin, &user("carol")).await["urls_live_until"], Value::Null);
+
+    // A download counts where the store is asked, and not where this service is.
+    let file = carol.upload("c.txt", b"12345", &put).await;
+    let download = json!({ "upload_id": file["id"] });
+    let issued = carol.post("/api/v1/downloads", &download).await.expect(StatusCode::CREATED);
+    assert_eq!(revoke(&admin, &user("carol")).await["urls_live_until"], issued["expires_at"]);
+    assert_eq!(revoke(&admin, &json!({ "upload_id": file["id"] })).await["urls_live_until"], issued["expires_at"]);
+    assert_eq!(revoke(&admin, &user("dave")).await["urls_live_until"], Value::Null);
     app.end().await;
 }
 

@@ -1,5 +1,8 @@
 //! Tickets: how often, from where, until when, and never after they were taken back.
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
 use presignd::clock::Clock;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -10,7 +13,7 @@ use crate::{
     revocations,
     support::{
         AppOptions, Backend, Caller, Reply, Suite, TestApp,
-        app::{ISSUER, POLICIES},
+        app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions},
         backend::BackendKind,
         caller::id,
         load::eventually,
@@ -20,9 +23,12 @@ use crate::{
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_ticket_is_redeemed_as_often_as_it_says", uses);
     suite.everywhere("each_range_of_a_stream_is_a_use_of_its_ticket", ranges);
+    suite.everywhere("what_cannot_be_handed_out_costs_no_use", not_handed_out);
     suite.everywhere("a_ticket_works_from_one_network", network);
     suite.everywhere("a_ticket_that_was_taken_back_opens_nothing", taken_back);
+    suite.everywhere("a_ticket_of_another_tenant_is_nobodys_to_take_back", taken_back_elsewhere);
     suite.everywhere("a_revocation_stops_tickets", revoked);
+    suite.everywhere("a_use_that_is_overtaken_does_not_count", overtaken);
     suite.everywhere("looking_at_a_ticket_does_not_use_it", looking);
     suite.everywhere("without_sts_a_ticket_is_still_bound_to_a_network", without_sts);
     // The embedded PostgreSQL serves one process, and one connection.
@@ -133,6 +139,23 @@ async fn ranges(backend: Backend) {
     app.end().await;
 }
 
+async fn not_handed_out(backend: Backend) {
+    let (app, proxy) = TestApp::start_behind_store_proxy(&backend, options()).await;
+    let alice = app.user("alice");
+    let issued = ticket(&alice, &upload(&alice, "streamed").await).await;
+    let precondition = Reply::of(alice.http.get(url(&issued)).header("if-match", "\"other\"")).await;
+    precondition.expect_problem(412, "precondition_failed");
+    proxy.cut();
+    let refused = redeem(&alice, &issued).await;
+    assert!(refused.status.is_server_error(), "{refused:?}");
+    proxy.heal();
+    for _ in 0..2 {
+        assert_eq!(redeem(&alice, &issued).await.bytes, b"12345");
+    }
+    redeem(&alice, &issued).await.expect_problem(410, "ticket_used");
+    app.end().await;
+}
+
 async fn network(backend: Backend) {
     let app = TestApp::start_with(&backend, options()).await;
     let alice = app.user("alice");
@@ -183,6 +206,57 @@ async fn taken_back(backend: Backend) {
     alice.delete(&path(&plain)).await.expect_problem(409, "not_a_ticket");
     alice.delete("/api/v1/downloads/1").await.expect_problem(404, "not_found");
     app.anonymous().delete(&path(&plain)).await.expect_problem(401, "token_missing");
+    app.end().await;
+}
+
+async fn taken_back_elsewhere(backend: Backend) {
+    let app = TestApp::start_with(&backend, options()).await;
+    let member = |subject, tenant, scopes| {
+        let options = TokenOptions { issuer: OTHER_ISSUER, subject, tenant: Some(tenant), scopes };
+        app.anonymous().with_token(app.token(&options))
+    };
+    let carol = member("carol", "acme", &[]);
+    let file = upload(&carol, "once").await;
+    let path = |issued: &Value| format!("/api/v1/downloads/{}", id(issued));
+    let issued = ticket(&carol, &file).await;
+    for stranger in [member("carol", "globex", &[]), member("boss", "globex", &["manage"])] {
+        stranger.delete(&path(&issued)).await.expect_problem(404, "not_found");
+    }
+    assert_eq!(follow(&carol, &redeem(&carol, &issued).await).await.bytes, b"12345");
+    for own in [carol.clone(), member("boss", "acme", &["manage"])] {
+        let issued = ticket(&carol, &file).await;
+        own.delete(&path(&issued)).await.expect(StatusCode::OK);
+        redeem(&carol, &issued).await.expect_problem(410, "revoked");
+    }
+    app.end().await;
+}
+
+/// Between the look at a ticket and its use, it may have become another one.
+async fn overtaken(backend: Backend) {
+    let app = TestApp::start_with(&backend, options()).await;
+    let (alice, bob, admin) = (app.user("alice"), app.user("bob"), administrator(&app));
+    let file = upload(&alice, "once").await;
+    let use_of = async |issued: &Value, address: &str, at: DateTime<Utc>| {
+        let ticket = URL_SAFE_NO_PAD.decode(url(issued).rsplit_once("/t/").unwrap().1).unwrap();
+        let digest = digest(&SHA256, &ticket).as_ref().try_into().unwrap();
+        app.running.service.database.redeem_ticket(&digest, address.parse().unwrap(), at).await.unwrap()
+    };
+    let now = app.clock.now();
+    let issued = ticket(&alice, &file).await;
+    assert!(!use_of(&issued, "127.0.0.12", now).await, "from elsewhere");
+    let end = issued["expires_at"].as_str().unwrap().parse().unwrap();
+    assert!(!use_of(&issued, "127.0.0.1", end).await, "at its end");
+    assert!(use_of(&issued, "127.0.0.1", now).await, "nothing of that was a use");
+    assert!(!use_of(&issued, "127.0.0.1", now).await, "used");
+
+    let issued = ticket(&alice, &file).await;
+    alice.delete(&format!("/api/v1/downloads/{}", id(&issued))).await.expect(StatusCode::OK);
+    assert!(!use_of(&issued, "127.0.0.1", now).await, "taken back");
+    let issued = ticket(&bob, &file).await;
+    let body = json!({ "user": { "issuer": ISSUER, "subject": "bob" } });
+    admin.post(revocations::PATH, &body).await.expect(StatusCode::OK);
+    assert!(!use_of(&issued, "127.0.0.1", now).await, "its user was stopped");
+    assert_eq!(records(&admin, "kind=redeemed").await.len(), 1);
     app.end().await;
 }
 

@@ -19,12 +19,12 @@ use presignd::{
     clock::Clock,
     config::Config,
 };
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    AppOptions, Backend, Caller, Mood, Suite, TestApp, WebhookReceiver,
+    AppOptions, Backend, Caller, Mood, Reply, Suite, TestApp, WebhookReceiver,
     app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions, settings, token},
     backend::{BackendKind, TestBucket, TestDatabase},
     caller::id,
@@ -442,12 +442,18 @@ async fn rolled_back(backend: Backend) {
 async fn shared(backend: Backend) {
     let ground = Ground::new(&backend).await;
     let receiver = WebhookReceiver::start(&backend.runtime).await;
-    receiver.set(Mood::Slow(Duration::from_millis(50)));
+    receiver.set(Mood::Wait);
     let settings = section("concurrency = 2", &[("app", receiver.url(), "")]);
     let (first, alice) = ground.start(&settings, &Clock::System).await;
     let (second, bob) = ground.start(&settings, &Clock::System).await;
     for _ in 0..30 {
         abort(&alice).await;
+    }
+    // Neither sends more at a time, so nobody but both together has so many under way.
+    receiver.until_waiting(4).await;
+    for _ in 0..30 {
+        assert!(receiver.waiting() <= 4);
+        receiver.take_one();
     }
     let taken = receiver.until_taken(30).await;
     assert_eq!(taken.len(), 30);
@@ -491,12 +497,15 @@ async fn killed(backend: Backend) {
 async fn stopped(backend: Backend) {
     let ground = Ground::new(&backend).await;
     let receiver = WebhookReceiver::start(&backend.runtime).await;
-    receiver.set(Mood::Slow(Duration::from_millis(800)));
+    receiver.set(Mood::Wait);
     let (running, alice) = ground.start(&section("", &[("app", receiver.url(), "")]), &Clock::System).await;
     abort(&alice).await;
-    let leased = "SELECT count(*) FROM webhook_deliveries WHERE next_attempt_at > created_at + interval '30 seconds'";
-    eventually(PATIENCE, async || (ground.database.psql(leased).trim() == "1").then_some(())).await;
-    running.stop().await;
+    receiver.until_waiting(1).await;
+    let stopping = backend.runtime.spawn(running.stop());
+    let refused = async || Reply::try_of(alice.request(Method::GET, "/healthz")).await.err();
+    eventually(PATIENCE, refused).await;
+    receiver.take_one();
+    stopping.await.unwrap();
     let state = ground.database.psql("SELECT state, attempts FROM webhook_deliveries");
     assert_eq!(state.trim(), "delivered|1");
     assert_eq!(ground.database.psql("SELECT attempt, status FROM webhook_attempts").trim(), "1|200");

@@ -200,7 +200,7 @@ impl TestBucket {
     }
 
     /// Gives its room back, because all tests of a run share a store, and a full one would let the last of them hang.
-    async fn empty(&self) {
+    pub(crate) async fn empty(&self) {
         let mut uploads = self.s3.list_multipart_uploads().bucket(&self.bucket);
         loop {
             let listed = uploads.clone().send().await.expect("uploads are listed");

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -28,8 +29,8 @@ pub(crate) enum Mood {
     Answer(u16),
     /// The same, with a header more.
     AnswerWith(u16, &'static str, String),
-    /// Takes it after a while.
-    Slow(Duration),
+    /// Takes it once it is told to.
+    Wait,
     /// Closes the connection without a word.
     Down,
     /// Never answers.
@@ -73,6 +74,7 @@ pub(crate) struct WebhookReceiver {
     pub(crate) address: SocketAddr,
     mood: watch::Sender<Mood>,
     received: watch::Sender<Vec<Received>>,
+    waiting: Arc<Waiting>,
     serving: JoinHandle<()>,
 }
 
@@ -82,8 +84,9 @@ impl WebhookReceiver {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port for the receiver");
         let address = listener.local_addr().expect("its address");
         let (mood, received) = (watch::Sender::new(Mood::Answer(204)), watch::Sender::new(Vec::new()));
-        let serving = runtime.spawn(serve(listener, mood.clone(), received.clone()));
-        Self { address, mood, received, serving }
+        let waiting = Arc::new(Waiting::default());
+        let serving = runtime.spawn(serve(listener, mood.clone(), received.clone(), Arc::clone(&waiting)));
+        Self { address, mood, received, waiting, serving }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -92,6 +95,22 @@ impl WebhookReceiver {
 
     pub(crate) fn set(&self, mood: Mood) {
         self.mood.send_replace(mood);
+    }
+
+    /// Waits until so many requests wait to be taken at the same time.
+    pub(crate) async fn until_waiting(&self, count: usize) {
+        let mut waiting = self.waiting.count.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, waiting.wait_for(|waiting| *waiting >= count)).await;
+        let _count = waited.unwrap_or_else(|_| panic!("{count} do not wait within {PATIENCE:?}")).unwrap();
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        *self.waiting.count.borrow()
+    }
+
+    /// Takes one of those that wait, or the next one.
+    pub(crate) fn take_one(&self) {
+        self.waiting.permits.add_permits(1);
     }
 
     /// Everything so far.
@@ -118,6 +137,27 @@ impl WebhookReceiver {
     }
 }
 
+/// Requests that are taken when the test says so.
+#[derive(Debug)]
+struct Waiting {
+    count: watch::Sender<usize>,
+    permits: Semaphore,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { count: watch::Sender::default(), permits: Semaphore::new(0) }
+    }
+}
+
+impl Waiting {
+    async fn wait(&self) {
+        self.count.send_modify(|count| *count += 1);
+        self.permits.acquire().await.expect("it is never closed").forget();
+        self.count.send_modify(|count| *count -= 1);
+    }
+}
+
 impl Drop for WebhookReceiver {
     fn drop(&mut self) {
         self.serving.abort();
@@ -129,25 +169,35 @@ fn first_of_each(received: &[Received]) -> Vec<Received> {
     received.iter().filter(|one| one.taken && seen.insert(one.id().to_owned())).cloned().collect()
 }
 
-async fn serve(listener: TcpListener, mood: watch::Sender<Mood>, received: watch::Sender<Vec<Received>>) {
+async fn serve(
+    listener: TcpListener,
+    mood: watch::Sender<Mood>,
+    received: watch::Sender<Vec<Received>>,
+    waiting: Arc<Waiting>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
-        connections.spawn(answer_all(stream, mood.clone(), received.clone()));
+        connections.spawn(answer_all(stream, mood.clone(), received.clone(), Arc::clone(&waiting)));
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Answers the requests of one connection, until it ends or the mood ends it.
-async fn answer_all(stream: TcpStream, mood: watch::Sender<Mood>, received: watch::Sender<Vec<Received>>) {
+async fn answer_all(
+    stream: TcpStream,
+    mood: watch::Sender<Mood>,
+    received: watch::Sender<Vec<Received>>,
+    waiting: Arc<Waiting>,
+) {
     let mut stream = BufReader::new(stream);
     while let Some(mut request) = read(&mut stream).await {
         let mood = mood.borrow().clone();
         let (status, header) = match mood {
             Mood::Answer(status) => (status, String::new()),
             Mood::AnswerWith(status, name, value) => (status, format!("{name}: {value}\r\n")),
-            Mood::Slow(wait) => {
-                tokio::time::sleep(wait).await;
+            Mood::Wait => {
+                waiting.wait().await;
                 (200, String::new())
             }
             Mood::Down | Mood::Hang => {
