@@ -129,33 +129,42 @@ impl LiveCheck {
         let store = self.try_store().await;
         let answers = matches!(store, Verdict::Works(_));
         add(&mut report, vec![(StoreCapability::Store, store)]);
-        if !answers {
-            return report;
-        }
-        progress(StoreCapability::Put);
-        let put = self.try_put().await;
-        let writes = put
-            .iter()
-            .any(|(capability, verdict)| *capability == StoreCapability::Put && matches!(verdict, Verdict::Works(_)));
-        add(&mut report, put);
-        // Where nothing can be written, every refusal would look like a rule that is kept.
-        if writes {
-            progress(StoreCapability::Form);
-            add(&mut report, self.try_forms().await);
-            progress(StoreCapability::Multipart);
-            add(&mut report, self.try_multipart().await);
-            progress(StoreCapability::ScopeEnforced);
-            add(&mut report, self.try_networks().await);
-            if !self.options.store_only {
-                progress(StoreCapability::Cors);
-                add(&mut report, vec![(StoreCapability::Cors, self.try_cors().await)]);
-            }
+        if answers {
+            self.try_uses(&mut report, add, &progress).await;
         }
         if !self.options.store_only {
             progress(StoreCapability::Running);
             add(&mut report, vec![(StoreCapability::Running, self.try_running().await)]);
         }
         report
+    }
+
+    /// Tries a store that answers as clients use it.
+    async fn try_uses(
+        &self,
+        report: &mut LiveReport,
+        add: impl Fn(&mut LiveReport, Vec<(StoreCapability, Verdict)>),
+        progress: &impl Fn(StoreCapability),
+    ) {
+        progress(StoreCapability::Put);
+        let put = self.try_put().await;
+        let writes = put
+            .iter()
+            .any(|(capability, verdict)| *capability == StoreCapability::Put && matches!(verdict, Verdict::Works(_)));
+        add(report, put);
+        // Where nothing can be written, every refusal would look like a rule that is kept.
+        if writes {
+            progress(StoreCapability::Form);
+            add(report, self.try_forms().await);
+            progress(StoreCapability::Multipart);
+            add(report, self.try_multipart().await);
+            progress(StoreCapability::ScopeEnforced);
+            add(report, self.try_networks().await);
+            if !self.options.store_only {
+                progress(StoreCapability::Cors);
+                add(report, vec![(StoreCapability::Cors, self.try_cors().await)]);
+            }
+        }
     }
 
     /// Removes all that was written, and says what could not be removed.

@@ -51,7 +51,8 @@ fn needed(kind: BackendKind) -> BTreeSet<&'static str> {
 }
 
 const EVERY_METHOD: &str = "[policy.default]\nmethods = [\"put\", \"post\", \"multipart\"]\n[policy.plain]\nmethods = [\"put\"]\n\
-     [policy.signing]\nmethods = [\"credentials\"]\nupload.expires_in = \"15m\"\nip_scope = \"off\"\n";
+     [policy.signing]\nmethods = [\"credentials\"]\nupload.expires_in = \"15m\"\nip_scope = \"off\"\n[policy.reading]\nmethods = [\"put\"]\nip_scope = \"off\"\n\
+     download.ip_scope = { v4 = 32, v6 = 64 }\n";
 
 /// The rows by capability.
 fn rows(ended: &Ended) -> BTreeMap<String, Value> {
@@ -100,7 +101,7 @@ async fn table(backend: Backend) {
         assert_eq!(row["outcome"] == "failed", row["mend"].is_string(), "{name}: {row}");
     }
     for name in ["scope.admits", "scope.enforced", "scope.unforgeable", "scope.elsewhere"] {
-        assert_eq!(found[name]["needed_by"], serde_json::json!(["default", "plain"]), "{name}");
+        assert_eq!(found[name]["needed_by"], serde_json::json!(["default", "plain", "reading"]), "{name}");
     }
     assert_eq!(found["credentials.area"]["needed_by"], serde_json::json!(["signing"]));
     if needed.contains("form") {

@@ -212,7 +212,8 @@ impl StoreCapability {
             Self::Area => by(UploadMethod::Credentials),
             Self::PartChecksum => by(UploadMethod::Multipart) && rules.checksum == ChecksumRule::Required,
             Self::ScopeAdmits | Self::ScopeEnforced | Self::ScopeUnforgeable | Self::ScopeElsewhere => {
-                rules.ip_scope != IpScope::Off
+                // Without an STS, downloads are held to networks by tickets, which this service compares itself.
+                rules.ip_scope != IpScope::Off || (facts.has_sts && rules.download_ip_scope() != IpScope::Off)
             }
             // The checksum of a PUT is compared again when it is confirmed, and the rest is told for information.
             _ => false,

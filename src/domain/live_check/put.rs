@@ -49,9 +49,13 @@ impl LiveCheck {
         let sts = |verdict: Verdict| if self.service.sessions.can_scope() { verdict } else { no_sts() };
         let (upload, download) = match signers {
             (Ok(upload), Ok(download)) => (upload, download),
+            // Without an STS it is the service's own credentials that are missing, and there is nothing to try with.
+            (Err(verdict), _) | (_, Err(verdict)) if !self.service.sessions.can_scope() => {
+                return vec![(StoreCapability::Sts, no_sts()), (StoreCapability::Put, verdict)];
+            }
             (Err(verdict), _) | (_, Err(verdict)) => {
                 let untried = Verdict::untried("there are no credentials to sign with");
-                return vec![(StoreCapability::Sts, sts(verdict)), (StoreCapability::Put, untried)];
+                return vec![(StoreCapability::Sts, verdict), (StoreCapability::Put, untried)];
             }
         };
         let mut rows = vec![(StoreCapability::Sts, sts(Verdict::works("sessions are given out")))];
