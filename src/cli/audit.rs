@@ -196,6 +196,14 @@ enum Lines<W: Write> {
     Jsonl(BufWriter<W>),
 }
 
+/// Its own conversion hides of which kind it was.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        kind => io::Error::other(format!("{kind:?}")),
+    }
+}
+
 impl<W: Write> Lines<W> {
     fn new(format: Format, output: W) -> Self {
         match format {
@@ -210,7 +218,7 @@ impl<W: Write> Lines<W> {
     fn write(&mut self, line: &Line<'_>) -> io::Result<()> {
         self.begin()?;
         match self {
-            Self::Csv { writer, .. } => Ok(writer.write_record(line.cells())?),
+            Self::Csv { writer, .. } => writer.write_record(line.cells()).map_err(io_error),
             Self::Jsonl(writer) => {
                 serde_json::to_writer(&mut *writer, line)?;
                 writer.write_all(b"\n")
@@ -223,7 +231,7 @@ impl<W: Write> Lines<W> {
         match self {
             Self::Csv { writer, has_headings } if !*has_headings => {
                 *has_headings = true;
-                Ok(writer.write_record(HEADINGS)?)
+                writer.write_record(HEADINGS).map_err(io_error)
             }
             _ => Ok(()),
         }
