@@ -301,6 +301,9 @@ impl<R: GroupRow> Writer<R> {
             Err(DbError::RowRefused(_) | DbError::Failed(_)) if group.len() > 1 => {
                 for entry in group.drain(..) {
                     let result = self.insert(std::slice::from_ref(&entry)).await;
+                    if let Err(error) = &result {
+                        log::warn!("{} rows were not written: {error}", entry.rows.len());
+                    }
                     self.reply(entry, result);
                 }
             }

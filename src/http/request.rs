@@ -8,7 +8,7 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method, Uri,
+        Method, StatusCode, Uri,
         header::{self, HeaderName, HeaderValue},
         uri::PathAndQuery,
     },
@@ -160,10 +160,11 @@ fn problem(state: &State, error: &ApiError, request_id: &str, request: &HttpRequ
     // It is decoded, and might write lines of its own.
     let path = loggable_path(request).escape_debug();
     let dialect = dialect(routed_path(request));
-    if error.code().status().is_server_error() {
-        log::error!("request {request_id} to {path} failed: {error}");
-    } else {
-        log::debug!("request {request_id} to {path} was refused: {error}");
+    match error.code().status() {
+        // It passes, and meanwhile there may be one for every request.
+        StatusCode::SERVICE_UNAVAILABLE => log::warn!("request {request_id} to {path} failed: {error}"),
+        status if status.is_server_error() => log::error!("request {request_id} to {path} failed: {error}"),
+        _ => log::debug!("request {request_id} to {path} was refused: {error}"),
     }
     error.response(dialect, &state.base_url, request_id)
 }
