@@ -4,11 +4,10 @@
 //! allows at most. The answers are read at <https://github.com/transloadit/uppy>, `packages/@uppy/aws-s3/src` and
 //! `packages/@uppy/companion/src/server/controllers/s3.js`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -24,8 +23,9 @@ use crate::{
     model::{ContentType, FileName, IntentId, PartNumber, UploadMethod},
 };
 
-/// The least life of a part's URL: the client may have other files to send before it begins.
-const LEAST_LIFE: TimeDelta = TimeDelta::minutes(1);
+/// What a part's URL should live at least: the client may have other files to send before it begins. Where the policy
+/// gives less than twice that, half of what it gives.
+const LEAST_LIFE: Duration = Duration::from_mins(1);
 
 /// `GET /s3/params?filename=&type=&metadata[…]=`: a form, because Uppy sends one whatever it is told.
 pub(super) async fn params(
@@ -152,7 +152,11 @@ pub(super) async fn sign_parts(
     part_numbers: Vec<u64>,
 ) -> Result<Vec<SignedPart>, ApiError> {
     let request = PartsRequest { part_numbers, checksums_sha256: BTreeMap::new() };
-    let is_good = |part: &SignedPart| part.url.expires_at - state.service.clock.now() >= LEAST_LIFE;
+    let now = state.service.clock.now();
+    let document = state.service.policies.current();
+    let life = document.policy(&uploader.policy, now).map_or(LEAST_LIFE, |rules| rules.upload_expires_in);
+    let least = LEAST_LIFE.min(life / 2);
+    let is_good = |part: &SignedPart| (part.url.expires_at - now).to_std().is_ok_and(|left| left >= least);
     match state.service.sign_parts(uploader.caller(), id, &request).await {
         Ok(parts) if parts.iter().all(is_good) => Ok(parts),
         Ok(_) | Err(DomainError::NetworkChanged | DomainError::RenewRequired) => {

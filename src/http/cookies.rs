@@ -63,7 +63,7 @@ impl CookiesBody {
             })
         });
         if self.expires_in == Some(0) {
-            errors.push(FieldError::new("expires_in", "must be at least 1 second").with_received("0"));
+            errors.push(FieldError::new("expires_in", "must be at least 1 second").with_received(0));
         }
         let domain = self.domain.as_deref();
         let scope = CookieScope::new(domain, self.same_site).map_err(|invalid| {

@@ -133,6 +133,9 @@ impl SignBody {
         let mut errors = Vec::new();
         let name = self.file_name.unwrap_or_else(|| proposed_name(&self.key).to_owned());
         let original_file_name = checked(&mut errors, "key", name, FileName::parse);
+        if self.expires_in == Some(0) {
+            errors.push(FieldError::new("expiresIn", "must be at least 1 second").with_received(0));
+        }
         let content_type = self.content_type.filter(|text| !text.is_empty());
         let content_type =
             content_type.and_then(|text| checked(&mut errors, "contentType", text, str::parse::<ContentType>));
@@ -150,7 +153,7 @@ impl SignBody {
                 free_parts: false,
                 content_md5: None,
                 metadata,
-                expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.max(1).into())),
+                expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
                 form_return: None,
             }),
             _ => Err(ApiError::fields(ErrorCode::InvalidRequest, errors)),

@@ -18,7 +18,7 @@ pub const MAX_IDS_IN_KEY: usize = 16;
 pub struct IntentId(Uuid);
 
 impl IntentId {
-    /// A new id that carries `now`. Ids made within one millisecond by one process still ascend.
+    /// A new id that carries `now`. Ids made within one millisecond by one thread still ascend.
     pub fn at(now: DateTime<Utc>) -> Self {
         thread_local! {
             static CONTEXT: uuid::ContextV7 = const { uuid::ContextV7::new() };
