@@ -26,7 +26,8 @@ pub(super) struct MigrateArgs {
     revert: Option<NonZeroUsize>,
     /// Move rows out of the default partitions, to partitions of their months.
     ///
-    /// They get there when a month has no partition in time, and keep it from being made. Requests wait meanwhile.
+    /// They get there when a month has no partition in time, and keep it from being made. Requests that need the table
+    /// wait meanwhile, and fail with 503 where a statement waits longer than it may.
     #[arg(long, conflicts_with_all = ["status", "revert"])]
     repartition: bool,
 }

@@ -6,7 +6,10 @@ use diesel::{
     QueryResult,
     sql_types::{Bool, Text},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _, async_connection_wrapper::AsyncConnectionWrapper};
+use diesel_async::{
+    AsyncPgConnection, RunQueryDsl as _, async_connection_wrapper::AsyncConnectionWrapper,
+    pooled_connection::deadpool::Object,
+};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 use super::{Database, DbError};
@@ -114,7 +117,8 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&mut Harness) -> diesel::migration::Result<T> + Send + 'static,
     {
-        let mut connection = self.connection().await?;
+        // Not for anybody else afterwards, however this ends: with the session go its lock and its settings.
+        let mut connection = Object::take(self.connection().await?);
         // Waiting for another process, or for an index to be built, may take longer than any request's statement.
         diesel::sql_query("SET statement_timeout = 0").execute(&mut connection).await?;
         let mut is_told = false;
@@ -128,16 +132,10 @@ impl Database {
         }
         let worked = tokio::task::spawn_blocking(move || {
             let mut harness = Harness::from(connection);
-            let result = work(&mut harness).map_err(|error| DbError::Failed(error.to_string()));
-            (harness.into_inner(), result)
+            work(&mut harness).map_err(|error| DbError::Failed(error.to_string()))
         })
-        .await
-        .map_err(|error| DbError::Failed(error.to_string()));
-        let (mut connection, result) = worked?;
-        // On failure the lock goes with the session.
-        diesel::sql_query(format!("SELECT pg_advisory_unlock({LOCK})")).execute(&mut connection).await?;
-        diesel::sql_query("RESET statement_timeout").execute(&mut connection).await?;
-        result
+        .await;
+        worked.map_err(|error| DbError::Failed(error.to_string()))?
     }
 }
 
@@ -153,7 +151,7 @@ async fn has_lock(connection: &mut AsyncPgConnection) -> QueryResult<bool> {
     Ok(lock.taken)
 }
 
-type Harness = AsyncConnectionWrapper<super::connect::Connection>;
+type Harness = AsyncConnectionWrapper<AsyncPgConnection>;
 
 fn versions() -> diesel::migration::Result<BTreeSet<String>> {
     let migrations = diesel::migration::MigrationSource::<diesel::pg::Pg>::migrations(&MIGRATIONS)?;

@@ -136,15 +136,17 @@ fn partition(table: &str, month: NaiveDate) -> String {
 }
 
 fn create_statement(table: &str, month: NaiveDate, (first, end): (IntentId, IntentId)) -> String {
+    let partition = partition(table, month);
     // One statement, and so one transaction for each table: locks on two of them are never held together. Behind whoever
     // waits for the lock on a table, everybody else waits who wants to use it, so nobody waits long for what is months
     // ahead: a dump may hold it for hours. And nobody waits for what would be refused after all rows were read.
+    // Looked for first, because a role that owns nothing may not even try to make what is there.
     format!(
-        "DO $$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); PERFORM set_config('lock_timeout', '{LOCK_TIMEOUT_MS}', true); \
+        "DO $$ BEGIN IF to_regclass('{partition}') IS NOT NULL THEN RETURN; END IF; \
+         PERFORM pg_advisory_xact_lock({LOCK}); PERFORM set_config('lock_timeout', '{LOCK_TIMEOUT_MS}', true); \
          IF EXISTS (SELECT 1 FROM {table}_default WHERE id >= '{first}' AND id < '{end}') THEN \
          RAISE EXCEPTION '{table}_default holds rows of it: presignd migrate --repartition moves them'; END IF; \
-         CREATE TABLE IF NOT EXISTS {} PARTITION OF {table} FOR VALUES FROM ('{first}') TO ('{end}'); END $$",
-        partition(table, month)
+         CREATE TABLE IF NOT EXISTS {partition} PARTITION OF {table} FOR VALUES FROM ('{first}') TO ('{end}'); END $$"
     )
 }
 
@@ -159,7 +161,8 @@ mod tests {
         let december = NaiveDate::from_ymd_opt(2026, 12, 1).unwrap();
         assert_eq!(
             create_statement("upload_intents", december, IntentId::month_of(december).unwrap()),
-            "DO $$ BEGIN PERFORM pg_advisory_xact_lock(8102650226074022516); \
+            "DO $$ BEGIN IF to_regclass('upload_intents_2026_12') IS NOT NULL THEN RETURN; END IF; \
+             PERFORM pg_advisory_xact_lock(8102650226074022516); \
              PERFORM set_config('lock_timeout', '300', true); \
              IF EXISTS (SELECT 1 FROM upload_intents_default WHERE id >= '01a22ee6-b000-0000-0000-000000000000' \
              AND id < '01a2ce8b-d400-0000-0000-000000000000') THEN \

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use chrono::TimeDelta;
 use presignd::{
     clock::Clock,
     config::DatabaseConfig,
@@ -64,6 +65,12 @@ async fn owned_by_another(backend: Backend) {
     place.psql(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"));
     let limited = database(url.as_str(), &backend);
     assert_eq!(limited.schema_state().await.unwrap(), SchemaState::Current);
+    // Nothing to do, and nothing to complain of, as long as the owner has made the months.
+    let now = Clock::System.now();
+    owner.ensure_partitions(now).await.unwrap();
+    limited.ensure_partitions(now).await.unwrap();
+    let later = limited.ensure_partitions(now + TimeDelta::days(366)).await.unwrap_err();
+    assert!(later.to_string().contains("permission denied"), "{later}");
     limited.close();
     owner.close();
     place.psql(&format!("DROP OWNED BY {role}"));
