@@ -161,13 +161,10 @@ async fn start(args: &DevArgs, folder: &Path, stand_ins: &mut StandIns, runtime:
 
     let config = Config::parse(&settings.to_string(), "the settings of dev", &variables)?;
     set(&mut settings, "policies", toml! { file = "policies.toml" });
-    let written = folder.join(format!("{SETTINGS}.new"));
-    let _ = fs::remove_file(&written);
     write_private(
-        &written,
+        &folder.join(SETTINGS),
         &format!("# Written by every start of `presignd dev`; its environment holds the rest.\n{settings}"),
     )?;
-    fs::rename(&written, folder.join(SETTINGS))?;
     start_logging(&config);
     let token = token(&keys)?;
     let running = app::start(&config, Clock::System, runtime.clone()).await.map_err(|error| {
@@ -251,7 +248,7 @@ fn set(settings: &mut toml::Table, section: &str, values: toml::Table) {
 
 fn keys(path: &Path) -> Result<Keys, Failure> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(serde_json::from_str(&text)?),
+        Ok(text) => serde_json::from_str(&text).map_err(|error| Failure(format!("{}: {error}", path.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let keys = Keys { jwt: secret()?, callback: secret()?, store: secret()? };
             write_private(path, &serde_json::to_string_pretty(&keys)?)?;
@@ -267,10 +264,18 @@ fn secret() -> Result<String, Failure> {
     Ok(hex::encode(bytes))
 }
 
+/// Writes a file that nobody else may read. It has its name only once it is whole: half of one would be in the way of
+/// every later start.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    let new = path.with_added_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?.write_all(text.as_bytes())?;
+    fs::rename(new, path)
 }
 
 fn token(keys: &Keys) -> Result<String, Failure> {
