@@ -115,7 +115,7 @@ pub struct Running {
     housekeeping: JoinHandle<()>,
     revocations: JoinHandle<()>,
     announcements: Option<JoinHandle<()>>,
-    sweeper: Option<JoinHandle<()>>,
+    sweeper: JoinHandle<()>,
     webhooks: Webhooks,
     shutdown_timeout: Duration,
     inspector: Option<Inspector>,
@@ -133,9 +133,7 @@ impl Running {
             announcements.abort();
         }
         // What it is looking at is looked at again, here or elsewhere, when its lease ends.
-        if let Some(sweeper) = &self.sweeper {
-            sweeper.abort();
-        }
+        self.sweeper.abort();
         tokio::join!(self.server.stop(true), self.webhooks.stop(self.shutdown_timeout));
         let _ = self.serving.await;
         if let Some(inspector) = self.inspector {
@@ -259,8 +257,12 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     // PostgreSQL inside the process serves one connection, which a listener would keep from everybody else.
     let announcements =
         (config.database.max_connections > 1).then(|| runtime.spawn(database.clone().listen_for_announcements()));
-    let sweeper = config.sweeper.enabled.then(|| Sweeper::new(service.clone(), &config.sweeper));
-    let sweeper = sweeper.map(|sweeper| runtime.spawn(sweeper.sweep_for_ever()));
+    let sweeper = Sweeper::new(service.clone(), &config.sweeper);
+    let sweeper = if config.sweeper.enabled {
+        runtime.spawn(sweeper.sweep_for_ever())
+    } else {
+        runtime.spawn(sweeper.watch_for_ever())
+    };
     let inspector = Inspector::start(&service, &runtime);
     let (address, server) = serve(config, service.clone(), authenticator, event_senders, metrics)?;
     let handle = server.handle();

@@ -8,7 +8,7 @@ mod multipart;
 mod progress;
 mod rehearsal;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{
@@ -107,6 +107,17 @@ impl Sweeper {
     /// Sweeps until the task is ended, which costs nothing but the time until its leases end.
     pub async fn sweep_for_ever(self) {
         tokio::join!(self.look_for_ever(), self.abort_multiparts_for_ever());
+    }
+
+    /// Counts what is due until the task is ended, for whoever leaves the sweeping to others and wants to know whether
+    /// they do it.
+    pub async fn watch_for_ever(self) {
+        loop {
+            tokio::time::sleep(self.settings.interval).await;
+            if let Err(error) = self.backlog().await {
+                log::warn!("what is due was not counted: {error}");
+            }
+        }
     }
 
     async fn look_for_ever(&self) {
@@ -298,32 +309,23 @@ impl Sweeper {
         let copies = database.copies_of(upload.id).await?;
         // The row as it is right before anything is removed, not as it was when the batch was taken.
         let Some(upload) = database.upload(upload.id).await? else { return Ok(Next::Never) };
-        let kept = match upload.state {
-            IntentState::Issued | IntentState::Inspecting => return Ok(Next::Settled),
-            IntentState::Confirmed => Some(upload.verified_key()),
-            IntentState::Rejected | IntentState::Aborted | IntentState::Expired => None,
-        };
+        if matches!(upload.state, IntentState::Issued | IntentState::Inspecting) {
+            return Ok(Next::Settled);
+        }
         let now = self.service.clock.now();
-        let (young, old): (Vec<_>, Vec<_>) = copies.into_iter().partition(|(_, begun)| *begun > now - YOUNG_COPY);
-        let old: Vec<ObjectKey> = old.into_iter().map(|(copy, _)| copy).collect();
-        let mut superfluous: Vec<&ObjectKey> = [&upload.object_key].into_iter().chain(&upload.stored_key).collect();
-        superfluous.extend(&old);
-        superfluous.retain(|key| kept != Some(*key));
-        superfluous.sort_unstable();
-        superfluous.dedup();
-        for key in superfluous {
+        for key in superfluous(&upload, &copies, now) {
             if self.service.store.purge(key).await? {
                 self.progress().deleted();
             }
         }
         // At both looks: a part that was under way at the first may have arrived since.
         if let Some(multipart) = upload.multipart()
-            && kept.is_none()
+            && upload.state != IntentState::Confirmed
             && self.service.store.abort_multipart(upload.object_key.as_str(), multipart.upload_id).await?
         {
             self.progress().multipart_aborted();
         }
-        if !young.is_empty() {
+        if copies.iter().any(|(_, begun)| is_young(*begun, now)) {
             return Ok(Next::At(now + YOUNG_COPY));
         }
         // No URL is good after confirm_until: a renewal may bring expires_at closer, but never that.
@@ -333,11 +335,30 @@ impl Sweeper {
             return Ok(Next::At(end));
         }
         // Only now: a copy that was still under way at an earlier look may have come into being since.
-        for copy in &old {
+        for (copy, _) in &copies {
             database.end_copy(upload.id, copy).await?;
         }
         Ok(Next::Never)
     }
+}
+
+/// Whether a copy that was begun then may still be on its way to be the verified object.
+fn is_young(begun: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    begun > now - YOUNG_COPY
+}
+
+/// What a settled upload does not need of what was written for it.
+fn superfluous<'a>(
+    upload: &'a UploadIntent,
+    copies: &'a [(ObjectKey, DateTime<Utc>)],
+    now: DateTime<Utc>,
+) -> BTreeSet<&'a ObjectKey> {
+    let old = copies.iter().filter(|(_, begun)| !is_young(*begun, now)).map(|(copy, _)| copy);
+    let mut keys: BTreeSet<_> = [&upload.object_key].into_iter().chain(&upload.stored_key).chain(old).collect();
+    if upload.state == IntentState::Confirmed {
+        keys.remove(upload.verified_key());
+    }
+    keys
 }
 
 /// Doubles the time since `since`, within bounds.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::Sweeper;
+use super::{Sweeper, superfluous};
 use crate::{
     db::UploadIntent,
     domain::{
@@ -109,15 +109,8 @@ impl Sweeper {
             }
             IntentState::Confirmed | IntentState::Rejected | IntentState::Aborted | IntentState::Expired => {
                 rehearsal.tidy += 1;
-                let kept = (upload.state == IntentState::Confirmed).then(|| upload.verified_key());
                 let copies = self.service.database.copies_of(upload.id).await?;
-                let copies = copies.iter().map(|(copy, _)| copy);
-                let mut keys: Vec<_> =
-                    [&upload.object_key].into_iter().chain(&upload.stored_key).chain(copies).collect();
-                keys.retain(|key| kept != Some(*key));
-                keys.sort_unstable();
-                keys.dedup();
-                for key in keys {
+                for key in superfluous(upload, &copies, now) {
                     if store.exists(key, None).await? {
                         rehearsal.delete += 1;
                     }
