@@ -86,6 +86,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// What serves has failed.
+    #[error("the server has failed: {0}")]
+    Server(#[source] io::Error),
     /// Webhooks cannot be sent.
     #[error(transparent)]
     Webhooks(#[from] WebhookSetupError),
@@ -112,7 +115,7 @@ pub struct Running {
     server: ServerHandle,
     serving: JoinHandle<io::Result<()>>,
     writers: LedgerWriters,
-    housekeeping: JoinHandle<()>,
+    housekeeping: JoinHandle<StartError>,
     revocations: JoinHandle<()>,
     announcements: Option<JoinHandle<()>>,
     sweeper: JoinHandle<()>,
@@ -148,12 +151,19 @@ impl Running {
         log::info!("stopped");
     }
 
-    /// Waits until the server ends by itself, which it does only when it fails.
-    ///
-    /// # Errors
-    /// Why it failed.
-    pub async fn failed(&mut self) -> io::Result<()> {
-        (&mut self.serving).await.map_err(io::Error::other)?
+    /// Waits until the service cannot go on, which is only when something of it fails, or when the database that was
+    /// away at the start has come back with a schema that does not fit.
+    pub async fn failed(&mut self) -> StartError {
+        tokio::select! {
+            served = &mut self.serving => match served {
+                Ok(Ok(())) => StartError::Server(io::Error::other("it has ended")),
+                Ok(Err(error)) => StartError::Server(error),
+                Err(panicked) => StartError::Server(io::Error::other(panicked)),
+            },
+            kept = &mut self.housekeeping => {
+                kept.unwrap_or_else(|panicked| StartError::Server(io::Error::other(panicked)))
+            }
+        }
     }
 }
 
@@ -250,6 +260,13 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         }
         Err(error) => return Err(error),
     };
+    // Before anything is at work that a port in use would cut off.
+    let failed = |source| StartError::Listen { address: config.server.listen, source };
+    let listener = listen(config.server.listen, config.delivery.stall_timeout).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    // Port 0 takes a free one, and URLs have to name that.
+    let mut server_config = config.clone();
+    server_config.server.listen = address;
     let webhook_metrics = WebhookMetrics::new(metrics.registry())?;
     let webhooks = Webhooks::start(config, &database, &service.clock, &webhook_metrics, &runtime)?;
     let housekeeping = runtime.spawn(keep_house(service.clone(), schema_is_ready, config.database.migrate_on_start));
@@ -264,7 +281,9 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         runtime.spawn(sweeper.watch_for_ever())
     };
     let inspector = Inspector::start(&service, &runtime);
-    let (address, server) = serve(config, service.clone(), authenticator, event_senders, metrics)?;
+    let state = State::new(&server_config, service.clone(), authenticator, event_senders, metrics);
+    let page = if config.web.enabled { Some(Page::new(endpoint(&config.s3)?.origin())) } else { None };
+    let server = serve(&server_config, listener, state, page).map_err(failed)?;
     let handle = server.handle();
     let serving = runtime.spawn(server);
     log::info!("listening on {address}, policies {}", policies.current().version());
@@ -331,33 +350,31 @@ pub async fn prepare_schema(database: &Database, may_migrate: bool, now: DateTim
     }
 }
 
-async fn keep_house(service: Service, schema_is_ready: bool, may_migrate: bool) {
+/// Goes on until the task is ended, unless the database that was away at the start turns out to have a schema that would
+/// have been refused then.
+async fn keep_house(service: Service, schema_is_ready: bool, may_migrate: bool) -> StartError {
     if !schema_is_ready {
-        while let Err(error) = prepare_schema(&service.database, may_migrate, service.clock.now()).await {
-            log::warn!("the database is not usable yet: {error}");
+        loop {
+            match prepare_schema(&service.database, may_migrate, service.clock.now()).await {
+                Ok(()) => break,
+                Err(error @ (StartError::SchemaPending(_) | StartError::SchemaNewer(_))) => return error,
+                Err(error) => log::warn!("the database is not usable yet: {error}"),
+            }
             tokio::time::sleep(SCHEMA_RETRY).await;
         }
         service.database.set_schema_is_ready(true);
     }
-    service.maintain_for_ever().await;
+    service.maintain_for_ever().await
 }
 
 fn serve(
     config: &Config,
-    service: Service,
-    authenticator: Authenticator,
-    event_senders: EventSenders,
-    metrics: Metrics,
-) -> Result<(SocketAddr, actix_web::dev::Server), StartError> {
-    let failed = |source| StartError::Listen { address: config.server.listen, source };
-    let listener = listen(config.server.listen, config.delivery.stall_timeout).map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    // Port 0 takes a free one, and URLs have to name that.
-    let mut config = config.clone();
-    config.server.listen = address;
-    let state = web::Data::new(State::new(&config, service, authenticator, event_senders, metrics));
+    listener: std::net::TcpListener,
+    state: State,
+    page: Option<Page>,
+) -> io::Result<actix_web::dev::Server> {
+    let state = web::Data::new(state);
     let settings = config.server.clone();
-    let page = if config.web.enabled { Some(Page::new(endpoint(&config.s3)?.origin())) } else { None };
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
@@ -372,7 +389,7 @@ fn serve(
     if let Some(workers) = config.server.workers {
         server = server.workers(workers);
     }
-    Ok((address, server.listen(listener).map_err(failed)?.run()))
+    Ok(server.listen(listener)?.run())
 }
 
 /// As actix would, but here, because the port has to be known before the routes are made.

@@ -16,8 +16,20 @@ use crate::{
 
 pub(super) async fn run(config: &Config, runtime: &Handle) -> Result<(), Failure> {
     start_logging(config);
-    let stop = StopSignals::listen()?;
-    let running = app::start(config, Clock::System, runtime.clone()).await?;
+    let mut stop = StopSignals::listen()?;
+    let mut starting = Box::pin(app::start(config, Clock::System, runtime.clone()));
+    let running = tokio::select! {
+        started = &mut starting => started?,
+        () = stop.wait() => {
+            let patience = config.server.shutdown_timeout;
+            log::info!("told to stop during the start, which has {} to end", humantime::format_duration(patience));
+            match tokio::time::timeout(patience, starting).await {
+                Ok(started) => started?.stop().await,
+                Err(_) => log::warn!("the start did not end in time, and was given up"),
+            }
+            return Ok(());
+        }
+    };
     stop.serve(running).await
 }
 
@@ -44,7 +56,7 @@ impl StopSignals {
     /// Serves until one of them comes, then stops in order.
     pub(super) async fn serve(mut self, mut running: Running) -> Result<(), Failure> {
         tokio::select! {
-            ended = running.failed() => return Ok(ended?),
+            failure = running.failed() => return Err(failure.into()),
             _ = self.terminate.recv() => log::info!("SIGTERM: finishing requests in flight"),
             _ = self.interrupt.recv() => log::info!("SIGINT: finishing requests in flight"),
         }

@@ -29,7 +29,7 @@ impl Service {
     }
 
     /// A round now and one every hour, until the task is ended.
-    pub async fn maintain_for_ever(self) {
+    pub async fn maintain_for_ever(self) -> ! {
         loop {
             if let Err(error) = self.maintain().await {
                 log::warn!("maintenance failed and will be tried again: {error}");

@@ -36,6 +36,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.with_own_postgres("rows_leave_the_default_partition_under_load", database::partition_too_late);
     suite.with_own_postgres("a_revocation_is_told_though_its_end_cannot_be", database::revocation_without_end);
     suite.with_own_postgres("a_start_without_database_becomes_ready_with_it", database::absent_at_start);
+    suite.with_own_postgres("a_database_that_comes_back_with_another_schema_ends_it", database::other_schema);
+    suite.with_own_postgres("a_start_that_waits_for_others_can_be_stopped", database::start_given_up);
     suite.everywhere("a_database_that_hangs_is_answered_in_bounded_time", database::hangs);
     suite.everywhere("late_answers_of_a_slow_database_are_nobody_elses", database::slow);
     suite.everywhere("a_bad_row_fails_alone", database::bad_rows);

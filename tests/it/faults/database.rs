@@ -19,12 +19,12 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::RECOVERY;
+use super::{RECOVERY, process::Ground};
 use crate::{
     audit::{administrator, with_admin},
     revocations,
     support::{
-        AppOptions, Backend, Caller, ChaosProxy, Reply, TestApp,
+        AppOptions, Backend, Caller, ChaosProxy, Program, Reply, TestApp,
         load::{Answer, Load, all_issued_are_recorded, eventually},
         services::postgres::{Postgres, Stop},
         suite::own_postgres,
@@ -255,6 +255,43 @@ pub(super) async fn absent_at_start(backend: Backend) {
     says_unavailable(&answers);
     all_issued_are_recorded(&answers, &postgres.url(DATABASE), &backend.runtime).await;
     app.end().await;
+}
+
+/// As after a roll-out in which the migrations have not been applied yet: what would not have started does not go on.
+pub(super) async fn other_schema(backend: Backend) {
+    let (folder, mut postgres) = stoppable_postgres();
+    postgres.stop(Stop::Fast).expect("it stops");
+    let ground = Ground::new(&backend).await;
+    let mut settings = ground.settings("[database]\nmigrate_on_start = false");
+    settings["database"]["url"] = postgres.url(DATABASE).into();
+    let mut program = Program::start(folder.path(), settings);
+    let alive = async || {
+        let reply = Reply::try_of(program.anonymous().request(Method::GET, "/healthz")).await;
+        reply.ok().filter(|reply| reply.status == StatusCode::OK)
+    };
+    eventually(RECOVERY, alive).await;
+    postgres.start_again().expect("it starts");
+    assert_eq!(program.wait_end().code(), Some(1));
+    assert!(program.log().contains("the database lacks migrations"), "{}", program.log());
+    ground.end().await;
+}
+
+/// Somebody else is at the migrations, and may be for hours.
+pub(super) async fn start_given_up(backend: Backend) {
+    let (folder, postgres) = stoppable_postgres();
+    let postgres = Arc::new(postgres);
+    let ground = Ground::new(&backend).await;
+    let mut settings = ground.settings("[server]\nshutdown_timeout = \"1s\"\n[log]\nfilter = \"info\"");
+    settings["database"]["url"] = postgres.url(DATABASE).into();
+    let migrating = Transaction::begin(&postgres, "SELECT pg_advisory_lock(8102650225956974180)").await;
+    let mut program = Program::start(folder.path(), settings);
+    let waits = async || program.log().contains("another process is at the migrations").then_some(());
+    eventually(RECOVERY, waits).await;
+    program.terminate();
+    assert!(program.wait_end().success());
+    assert!(program.log().contains("the start did not end in time"), "{}", program.log());
+    drop(migrating);
+    ground.end().await;
 }
 
 const IMPATIENT: &str = "

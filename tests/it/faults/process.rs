@@ -32,7 +32,7 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    async fn new(backend: &Backend) -> Self {
+    pub(super) async fn new(backend: &Backend) -> Self {
         Self::with_policies(backend, POLICIES).await
     }
 
@@ -201,8 +201,9 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
     let mut program = ground.start(settings);
     let alice = program.user("alice");
     let bytes = b"bytes";
-    let put = alice.issue("a.txt", bytes, &json!({ "method": "put" })).await;
+    let put = alice.issue("diagnosis.txt", bytes, &json!({ "method": "put" })).await;
     assert!(alice.send(&put, bytes).await.status.is_success());
+    alice.at("127.0.0.12").get("/api/v1/uploads").await.expect(StatusCode::OK);
     let callback_token = put["callback"]["token"].as_str().unwrap();
     let complete = format!("/api/v1/uploads/{}/complete", put["id"].as_str().unwrap());
     let confirm = program.user("mallory").request(Method::POST, &complete).header("x-callback-token", callback_token);
@@ -274,10 +275,27 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
         let line = log.lines().find(|line| line.contains(&secret));
         assert!(line.is_none(), "{secret} is logged: {line:?}");
     }
+    nobody_is_logged(&log);
     ground.end().await;
 }
 
-/// What makes a presigned URL one: its whole query, its signature and its session token, raw and as it is in the URL.
+/// Access lines have these fields and no others, and what is kept longest tells of nobody.
+fn nobody_is_logged(log: &str) {
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let access: Vec<&Value> = lines.iter().filter(|line| line["target"] == "presignd::access").collect();
+    assert!(access.iter().any(|line| line["route"] == "/api/v1/uploads/{id}/complete"), "{access:?}");
+    for line in access {
+        let fields: Vec<&String> = line.as_object().unwrap().keys().collect();
+        let expected = ["level", "message", "method", "micros", "request_id", "route", "status", "target", "time"];
+        assert_eq!(fields, expected, "{line}");
+    }
+    for line in lines.iter().filter(|line| ["info", "warn", "error"].iter().any(|level| line["level"] == *level)) {
+        for person in ["alice", "mallory", "diagnosis", "127.0.0.12"] {
+            assert!(!line.to_string().contains(person), "{line}");
+        }
+    }
+}
+
 /// What parts, credentials and tickets are good for, each of them issued to `alice`.
 async fn secrets_of_other_ways(alice: &Caller, bytes: &[u8]) -> Vec<String> {
     let parts = alice.issue("e.txt", bytes, &json!({ "policy": "parts" })).await;
@@ -297,6 +315,7 @@ async fn secrets_of_other_ways(alice: &Caller, bytes: &[u8]) -> Vec<String> {
     secrets
 }
 
+/// What makes a presigned URL one: its whole query, its signature and its session token, raw and as it is in the URL.
 fn parts_of_url(url: &str) -> Vec<String> {
     let parsed = reqwest::Url::parse(url).expect("a URL");
     let query = parsed.query().expect("a query");
