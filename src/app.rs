@@ -21,27 +21,27 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
-    auth::{AuthSetupError, Authenticator, EventSenders, EventTokens, SnsSetupError, SnsVerifier},
+    auth::{self, AuthSetupError, Authenticator, EventSenders, EventTokens, SnsSetupError, SnsVerifier},
     clock::Clock,
     config::{
-        CallbackConfig, CdnConfig, Config, EventsConfig, InspectionConfig, Problem, S3Config, auth::KeySource,
-        events::EventTokenConfig, s3::Addressing, secret::SecretFileError,
+        CallbackConfig, CdnConfig, Config, ConfigError, EventsConfig, InspectionConfig, Problem, S3Config,
+        events::EventTokenConfig, s3::Addressing, secret::SecretError,
     },
-    db::{Database, DbError, Ledger, LedgerWriters, SchemaState},
+    db::{self, Database, DbError, Ledger, LedgerWriters, SchemaState},
     domain::{
         Accel, CallbackTokens, Capabilities, CapabilityFacts, Inspection, Inspector, Judging, LiveCheck,
         LiveCheckError, LiveOptions, LiveReport, Outbox, Service, StoreCapability, SweepProgress, Sweeper, TokenKeys,
     },
     http::{self, Metrics, Page, State},
     model::{Delivery, IpScope, UploadMethod},
-    policy::{self, InspectionRule, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher, Rules},
+    policy::{self, InspectionRule, LoadError, PolicyDocument, PolicyHandle, PolicyWatcher, Readers, Rules},
     s3::{ObjectReader, ObjectStore, Sdk, Sessions},
     scanner::Scanner,
     signing::{
-        Endpoint,
+        Endpoint, EndpointError,
         cloudfront::{CloudFront, CloudFrontSetupError, KeyPair, KeyPairError},
     },
-    webhook::{WebhookMetrics, WebhookSetupError, Webhooks},
+    webhook::{self, WebhookMetrics, WebhookSetupError, Webhooks},
 };
 
 /// How often a database that did not answer at the start is asked again.
@@ -54,12 +54,15 @@ const KEEPALIVE_PROBES: Duration = Duration::from_secs(15);
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Settings that show themselves wrong only together.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Settings(Vec<Problem>),
+    /// A setting that shows itself wrong only when it is used.
+    #[error("{0}")]
+    Setting(#[from] Problem),
+    /// The same, with the places where the settings are.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
     /// A secret cannot be read.
     #[error(transparent)]
-    Secret(#[from] SecretFileError),
+    Secret(#[from] SecretError),
     /// The policies cannot be used.
     #[error(transparent)]
     Policies(#[from] LoadError),
@@ -101,6 +104,26 @@ pub enum StartError {
     /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+impl StartError {
+    /// The setting that is to blame, where one is.
+    fn problem(self) -> Result<Problem, Self> {
+        match self {
+            Self::Setting(problem)
+            | Self::Auth(AuthSetupError::Config(problem))
+            | Self::Database(DbError::Setting(problem)) => Ok(problem),
+            other => Err(other),
+        }
+    }
+
+    /// The same with the place of the setting.
+    fn located(self, config: &Config) -> Self {
+        match self.problem() {
+            Ok(problem) => Self::Settings(config.locate(vec![problem])),
+            Err(other) => other,
+        }
+    }
 }
 
 /// The running service.
@@ -195,6 +218,10 @@ impl Assembly {
 /// # Errors
 /// When anything that the configuration asks for is not to be had.
 pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result<Assembly, StartError> {
+    put_together(config, clock, runtime).await.map_err(|error| error.located(config))
+}
+
+async fn put_together(config: &Config, clock: Clock, runtime: &Handle) -> Result<Assembly, StartError> {
     let demanded = config.clone();
     let lacking: Arc<OnceLock<Vec<StoreCapability>>> = Arc::default();
     let found_lacking = Arc::clone(&lacking);
@@ -242,6 +269,11 @@ pub async fn assemble(config: &Config, clock: Clock, runtime: &Handle) -> Result
 /// When anything that the configuration asks for is not to be had. A database or a store that does not answer is
 /// not among that: the service starts, is not ready, and becomes ready by itself.
 pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Running, StartError> {
+    // Boxed, because it is large and waits for long.
+    Box::pin(set_going(config, clock, runtime)).await.map_err(|error| error.located(config))
+}
+
+async fn set_going(config: &Config, clock: Clock, runtime: Handle) -> Result<Running, StartError> {
     let Assembly { service, writers, policy_watcher, lacking } = assemble(config, clock.clone(), &runtime).await?;
     if config.s3.probe_on_start {
         let found = probe_store(&service, config, &runtime).await?;
@@ -309,22 +341,27 @@ pub async fn start(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
 /// Checks everything that can be checked without talking to anybody.
 ///
 /// # Errors
-/// The first part that is wrong; for the policies, all that is wrong with them.
+/// All settings that are wrong; where these are right, all that is wrong with the policies.
 pub async fn check(config: &Config, runtime: Handle) -> Result<PolicyDocument, StartError> {
-    let document = policy::load(&config.policies.file, |document| meets_demands(document, config, &[]))?;
     // Key files are read; key sets would have to be fetched.
-    let mut auth = config.auth.clone();
-    auth.issuers.retain(|issuer| !matches!(issuer.key_source(), Some(KeySource::JwksUrl(_))));
-    if !auth.issuers.is_empty() {
-        Authenticator::from_config(&auth, Clock::System, runtime.clone()).await?;
+    let mut problems = auth::problems_of_key_files(&config.auth).await;
+    let parts = [
+        Database::new(&config.database, &runtime).map(drop).map_err(StartError::from),
+        endpoint(&config.s3).map(drop),
+        token_keys(&config.callback).map(drop).map_err(StartError::from),
+        config.cdn.as_ref().map_or(Ok(()), |config| cdn(config).map(drop)),
+        config.inspection.as_ref().map_or(Ok(()), |config| inspection(config).map(drop)),
+        event_senders(&config.events, &Clock::System, &runtime).map(drop),
+    ];
+    for part in parts {
+        if let Err(error) = part {
+            problems.push(error.problem()?);
+        }
     }
-    token_keys(&config.callback)?;
-    event_senders(&config.events, &Clock::System, &runtime)?;
-    endpoint(&config.s3)?;
-    config.cdn.as_ref().map(cdn).transpose()?;
-    config.inspection.as_ref().map(inspection).transpose()?;
-    Database::new(&config.database, &runtime)?;
-    Ok(document)
+    if !problems.is_empty() {
+        return Err(config.locate(problems).into());
+    }
+    Ok(policy::load(&config.policies.file, |document| meets_demands(document, config, &[]))?)
 }
 
 /// Brings the schema up to date, or refuses a schema that does not fit.
@@ -409,31 +446,36 @@ fn listen(address: SocketAddr, stall_timeout: Duration) -> io::Result<std::net::
     Ok(socket.into())
 }
 
-fn token_keys(config: &CallbackConfig) -> Result<TokenKeys, SecretFileError> {
+fn token_keys(config: &CallbackConfig) -> Result<TokenKeys, SecretError> {
     config.keys.iter().map(|key| Ok((key.id.as_str(), key.load()?))).collect()
 }
 
 fn event_senders(config: &EventsConfig, clock: &Clock, runtime: &Handle) -> Result<EventSenders, StartError> {
-    let tokens: Vec<_> = config.tokens.iter().map(EventTokenConfig::load).collect::<Result<_, SecretFileError>>()?;
+    let tokens: Vec<_> = config.tokens.iter().map(EventTokenConfig::load).collect::<Result<_, SecretError>>()?;
     let sns = config.sns.as_ref().map(|sns| SnsVerifier::from_config(sns, clock.clone(), runtime.clone()));
     Ok(EventSenders { tokens: EventTokens::new(&tokens), sns: sns.transpose()? })
 }
 
 fn endpoint(config: &S3Config) -> Result<Arc<Endpoint>, StartError> {
     let endpoint = Endpoint::new(&config.client_endpoint(), &config.bucket, config.addressing);
-    let problem =
-        |invalid: crate::model::Invalid| Problem::new("s3.public_endpoint, s3.endpoint or s3.bucket", invalid.rule);
-    Ok(Arc::new(endpoint.map_err(|invalid| StartError::Settings(vec![problem(invalid)]))?))
+    let endpoint = endpoint.map_err(|error| match error {
+        EndpointError::Bucket(invalid) => Problem::new("s3.bucket", invalid.rule),
+        EndpointError::Url(invalid) if config.public_endpoint.is_some() => {
+            Problem::new("s3.public_endpoint", invalid.rule)
+        }
+        EndpointError::Url(invalid) => Problem::new("s3.endpoint", invalid.rule),
+    });
+    Ok(Arc::new(endpoint?))
 }
 
 fn cdn(config: &CdnConfig) -> Result<Arc<CloudFront>, StartError> {
-    let wrong = |key: String, rule: &dyn fmt::Display| StartError::Settings(vec![Problem::new(key, rule.to_string())]);
+    let wrong = |key: String, rule: &dyn fmt::Display| Problem::new(key, rule.to_string());
     let mut key_pairs = Vec::new();
     for (index, key) in config.keys.iter().enumerate() {
-        let pair = KeyPair::from_pem(&*key.id, key.active_from, &key.load()?).map_err(|error| {
-            let setting = if error == KeyPairError::Id { "id" } else { "private_key_file" };
-            wrong(format!("cdn.keys[{index}].{setting}"), &error)
-        })?;
+        let at = |setting: &str| format!("cdn.keys[{index}].{setting}");
+        let pem = key.load().map_err(|error| wrong(at("private_key_file"), &error))?;
+        let pair = KeyPair::from_pem(&*key.id, key.active_from, &pem)
+            .map_err(|error| wrong(at(if error == KeyPairError::Id { "id" } else { "private_key_file" }), &error))?;
         key_pairs.push(pair);
     }
     let cloudfront = CloudFront::new(&config.domain, &config.origin_path, key_pairs).map_err(|error| match &error {
@@ -444,7 +486,7 @@ fn cdn(config: &CdnConfig) -> Result<Arc<CloudFront>, StartError> {
 }
 
 fn inspection(config: &InspectionConfig) -> Result<Inspection, StartError> {
-    let scanner = Scanner::new(config).map_err(|problem| StartError::Settings(vec![problem]))?;
+    let scanner = Scanner::new(config)?;
     Ok(Inspection::new(scanner, config))
 }
 
@@ -452,6 +494,21 @@ fn inspection(config: &InspectionConfig) -> Result<Inspection, StartError> {
 /// policy would have them end.
 pub fn remarks(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
     let mut remarks = short_sessions(document, config);
+    if config.auth.issuers.iter().all(|issuer| issuer.tenant_claim.is_none()) {
+        let of_tenants = document.all_rules().filter(|(_, rules)| rules.readers == Readers::Tenant);
+        let of_tenants: BTreeSet<&str> = of_tenants.map(|(name, _)| name).collect();
+        let rule = "is \"tenant\", and no issuer has a tenant_claim: only the owner reads";
+        remarks.extend(of_tenants.into_iter().map(|name| Problem::new(format!("policy.{name}.readers"), rule)));
+    }
+    if config.server.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+        let rule = "trusts every address, so that clients can claim any: name the networks of the proxies alone";
+        remarks.push(Problem::new("server.trusted_proxies", rule));
+    }
+    if db::may_be_in_plaintext(&config.database) {
+        let rule = "has sslmode=prefer, by which whoever is between here and the server can read and answer: \
+                    sslmode=require";
+        remarks.push(Problem::new("database.url", rule));
+    }
     if config.server.public_url.is_none() && config.server.listen.ip().is_unspecified() {
         let rule = format!(
             "is not set, and server.listen has no address to go by: what answers say of this service's own URLs, such as \
@@ -468,6 +525,26 @@ pub fn remarks(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
                     the store has a certificate for this name; s3.addressing = \"path\", or another bucket";
         remarks.push(Problem::new("s3.bucket", rule));
     }
+    remarks.extend(silent_webhooks(document, config));
+    remarks
+}
+
+/// Endpoints that are never sent anything, or nothing that they wait for.
+fn silent_webhooks(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
+    let mut remarks = Vec::new();
+    for (index, endpoint) in config.webhooks.endpoints.iter().enumerate() {
+        let mut remark = |setting: &str, rule: String| {
+            remarks.push(Problem::new(format!("webhooks.endpoints[{index}].{setting}"), rule));
+        };
+        if let Err(refused) = webhook::check_address(&endpoint.url, &config.webhooks) {
+            remark("url", format!("is never sent anything: {refused}"));
+        }
+        for policy in &endpoint.policies {
+            if !document.names().any(|name| name == policy) {
+                remark("policies", format!("has {policy:?}, which is no policy of {}", config.policies.file.display()));
+            }
+        }
+    }
     remarks
 }
 
@@ -475,14 +552,24 @@ fn short_sessions(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
     let Some(sts) = &config.s3.sts else { return Vec::new() };
     // A session is replaced when it is half over, so this is what every URL can count on.
     let certain = sts.session_duration / 2;
-    let longer = document.all_rules().filter(|(_, rules)| rules.longest_upload_life() > certain);
-    let longer: BTreeSet<&str> = longer.map(|(name, _)| name).collect();
+    // What is handed out for a moment only, or signed by others, ends with no session.
+    let is_long = |rules: &Rules| {
+        let by_url = |delivery| matches!(delivery, &Delivery::Url | &Delivery::Redirect);
+        rules.download_expires_in > certain && rules.download_uses.is_none() && rules.delivery.iter().any(by_url)
+    };
+    let longer: BTreeSet<_> = document
+        .all_rules()
+        .flat_map(|(name, rules)| {
+            let upload = (rules.longest_upload_life() > certain).then_some((name, "upload"));
+            upload.into_iter().chain(is_long(rules).then_some((name, "download")))
+        })
+        .collect();
     let rule = format!(
         "gives some URLs longer than {}, half of s3.sts.session_duration: these may end with their session, and \
          expires_at says when",
         humantime::format_duration(certain)
     );
-    longer.into_iter().map(|name| Problem::new(format!("policy.{name}.upload"), rule.as_str())).collect()
+    longer.into_iter().map(|(name, what)| Problem::new(format!("policy.{name}.{what}"), rule.as_str())).collect()
 }
 
 /// Names what the policies ask for that the rest of the configuration cannot do. Refused, never silently left out.
@@ -510,6 +597,10 @@ fn meets_demands(document: &PolicyDocument, config: &Config, lacking: &[StoreCap
                 && rules.download_ip_scope() != IpScope::Off
                 && rules.download_uses.is_none()
         });
+    }
+    if config.auth.issuers.iter().all(|issuer| issuer.tenant_claim.is_none()) {
+        let rule = "needs an issuer with tenant_claim where it has {tenant}: nobody's token names a tenant";
+        refuse("key", rule, &|rules| rules.key.needs_tenant());
     }
     if config.delivery.accel.is_none() || config.server.trusted_proxies.is_empty() {
         let rule = "needs delivery.accel, which says what the web server in front of this service is, and \

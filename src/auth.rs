@@ -72,6 +72,22 @@ enum Keys {
     Published(PublishedKeys),
 }
 
+/// What is wrong with the files of `config` that hold keys.
+pub async fn problems_of_key_files(config: &AuthConfig) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, issuer) in config.issuers.iter().enumerate() {
+        let read = match issuer.key_source() {
+            Some(KeySource::SecretFile(_)) => keys::shared_secret(issuer).await.map(drop),
+            Some(KeySource::PublicKeyFile(path)) => keys::public_key(path, &issuer.algorithms).await.map(drop),
+            Some(KeySource::Secret(_) | KeySource::JwksUrl(_)) | None => Ok(()),
+        };
+        if let Err(AuthSetupError::Config(problem)) = read.map_err(|error| error.of_issuer(index)) {
+            problems.push(problem);
+        }
+    }
+    problems
+}
+
 impl Authenticator {
     /// Reads the key files, starts to fetch published keys on `runtime` and waits for the first answers.
     ///
@@ -84,7 +100,8 @@ impl Authenticator {
         }
         let mut issuers = Vec::with_capacity(config.issuers.len());
         for (index, issuer) in config.issuers.iter().enumerate() {
-            let Some(keys) = Keys::from_config(issuer, &clock, &runtime).await? else {
+            let keys = Keys::from_config(issuer, &clock, &runtime).await;
+            let Some(keys) = keys.map_err(|error| error.of_issuer(index))? else {
                 let rule = "must have one usable source of keys";
                 return Err(AuthSetupError::Config(Problem::new(format!("auth.issuers[{index}]"), rule)));
             };

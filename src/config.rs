@@ -93,6 +93,9 @@ pub struct Config {
     /// The page for people.
     #[serde(default)]
     pub web: WebConfig,
+    /// Where all that was written.
+    #[serde(skip)]
+    places: Places,
 }
 
 /// `[policies]`: where the policies are.
@@ -130,7 +133,7 @@ impl Config {
     /// # Errors
     /// Every problem that was found, each with its place.
     pub fn parse(text: &str, origin: &str, variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        let places = Places { origin, text, variables };
+        let places = Places::new(origin, text, variables);
         let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             ConfigError::one(format!("{origin}:{line}"), Problem::new("syntax", error.message()))
@@ -141,10 +144,14 @@ impl Config {
                     .map_err(|rule| ConfigError::one(name.clone(), Problem::new(key.join("."), rule)))?;
             }
         }
-        let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
-            let key = error.path().to_string();
-            let place = places.find(&key);
+        let mut config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
             let message = error.inner().message().trim_end();
+            let path = error.path().to_string();
+            if let Some(field) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+                let key = if path == "." { field.to_owned() } else { format!("{path}.{field}") };
+                return ConfigError::one(places.find(&key), Problem::new(key, "must be given"));
+            }
+            let (key, place) = (path.clone(), places.find(&path));
             let is_broken = variables.get(&place).is_some_and(|value| is_broken_toml(value));
             let rule = if is_broken && message.starts_with("invalid type: string") {
                 "must be TOML: a list is written [\"a\", \"b\"], a table { key = \"value\" }".to_owned()
@@ -153,9 +160,15 @@ impl Config {
             };
             ConfigError::one(place, Problem::new(key, rule))
         })?;
-        let problems: Vec<_> =
-            config.problems().into_iter().map(|problem| (places.find(&problem.key), problem)).collect();
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+        config.places = places;
+        let problems = config.problems();
+        if problems.is_empty() { Ok(config) } else { Err(config.locate(problems)) }
+    }
+
+    /// `problems` with the places where their settings were written.
+    pub fn locate(&self, problems: Vec<Problem>) -> ConfigError {
+        let place = |problem: Problem| (self.places.find(&problem.key), problem);
+        ConfigError { problems: problems.into_iter().map(place).collect() }
     }
 
     /// The origins of the pages that use the bucket: those that may call this service, and its own page.
@@ -186,6 +199,13 @@ impl Config {
         problems.extend(self.cdn.iter().flat_map(CdnConfig::problems));
         problems.extend(self.inspection.iter().flat_map(InspectionConfig::problems));
         problems.extend(self.webhooks.problems());
+        for (index, endpoint) in self.webhooks.endpoints.iter().enumerate() {
+            let is_known = |name: &String| self.auth.issuers.iter().any(|issuer| issuer.issuer == *name);
+            if let Some(unknown) = endpoint.issuers.iter().find(|name| !is_known(name)) {
+                let rule = format!("must be issuers of [auth], byte for byte, and {unknown:?} is none");
+                problems.push(Problem::new(format!("webhooks.endpoints[{index}].issuers"), rule));
+            }
+        }
         problems.extend(self.sweeper.problems());
         problems.extend(self.events.problems());
         problems
@@ -219,50 +239,65 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Finds where a key was written.
-struct Places<'a> {
-    origin: &'a str,
-    text: &'a str,
-    variables: &'a BTreeMap<String, String>,
+/// Where each key was written. Holds no values, which may be secrets.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    origin: String,
+    /// By the segments of the key; `[0]` is one.
+    lines: BTreeMap<Vec<String>, usize>,
+    /// Environment variables with the segments that they set: one that wins over another before it.
+    variables: Vec<(Vec<String>, String)>,
 }
 
-impl Places<'_> {
-    fn find(&self, key: &str) -> String {
-        let segments: Vec<&str> = key.split(['.', '[', ']']).filter(|segment| !segment.is_empty()).collect();
-        for (name, _) in environment::by_precedence(self.variables).rev() {
-            if let Some(set) = environment::key_of(name)
-                && segments.iter().zip(&set).all(|(a, b)| a == b)
-                && set.len() <= segments.len()
-            {
-                return name.clone();
-            }
+impl Places {
+    fn new(origin: &str, text: &str, variables: &BTreeMap<String, String>) -> Self {
+        let mut lines = BTreeMap::new();
+        if let Ok(document) = toml::de::DeTable::parse(text) {
+            note_lines(text, document.get_ref(), &mut Vec::new(), &mut lines);
         }
-        match self.offset(&segments) {
-            Some(offset) => format!("{}:{}", self.origin, line_of(self.text, offset)),
-            None => self.origin.to_owned(),
-        }
+        let by_precedence = environment::by_precedence(variables).rev();
+        let variables =
+            by_precedence.filter_map(|(name, _)| Some((environment::key_of(name)?, name.clone()))).collect();
+        Self { origin: origin.to_owned(), lines, variables }
     }
 
-    /// Byte offset of the longest prefix of `segments` that the file holds.
-    fn offset(&self, segments: &[&str]) -> Option<usize> {
-        let document = toml::de::DeTable::parse(self.text).ok()?;
-        let mut table = document.get_ref();
-        let mut offset = None;
-        let mut segments = segments.iter();
-        while let Some(segment) = segments.next() {
-            let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == *segment) else { break };
-            offset = Some(key.span().start);
-            let mut value = value;
-            if let toml::de::DeValue::Array(items) = value.get_ref() {
-                let index = segments.next().and_then(|index| index.parse::<usize>().ok());
-                let Some(item) = index.and_then(|index| items.get(index)) else { break };
-                offset = Some(item.span().start);
-                value = item;
-            }
-            let toml::de::DeValue::Table(inner) = value.get_ref() else { break };
-            table = inner;
+    /// `file:line`, or the name of the variable, of `key` or of the longest part of it that was written.
+    fn find(&self, key: &str) -> String {
+        let segments: Vec<String> =
+            key.split(['.', '[', ']']).filter(|segment| !segment.is_empty()).map(str::to_owned).collect();
+        if let Some((_, name)) = self.variables.iter().find(|(set, _)| segments.starts_with(set)) {
+            return name.clone();
         }
-        offset
+        let line = (1..=segments.len()).rev().find_map(|length| self.lines.get(segments.get(..length)?));
+        line.map_or_else(|| self.origin.clone(), |line| format!("{}:{line}", self.origin))
+    }
+}
+
+/// Notes the line of every key of `table`, which is at `path`.
+fn note_lines(
+    text: &str,
+    table: &toml::de::DeTable<'_>,
+    path: &mut Vec<String>,
+    lines: &mut BTreeMap<Vec<String>, usize>,
+) {
+    for (key, value) in table {
+        path.push(key.get_ref().to_string());
+        lines.insert(path.clone(), line_of(text, key.span().start));
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => note_lines(text, inner, path, lines),
+            toml::de::DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    path.push(index.to_string());
+                    lines.insert(path.clone(), line_of(text, item.span().start));
+                    if let toml::de::DeValue::Table(inner) = item.get_ref() {
+                        note_lines(text, inner, path, lines);
+                    }
+                    path.pop();
+                }
+            }
+            _ => {}
+        }
+        path.pop();
     }
 }
 

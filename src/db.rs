@@ -29,6 +29,7 @@ pub use audit::{AuditFilter, AuditPage, AuditRecord};
 pub use connect::Database;
 pub use downloads::DownloadIntent;
 pub use error::DbError;
+pub use hosts::may_be_in_plaintext;
 pub use inspections::DueInspection;
 pub use ledger::{Ledger, LedgerStatus, LedgerWriters};
 pub use migrate::SchemaState;

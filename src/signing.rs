@@ -31,7 +31,7 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use credentials::Credentials;
-pub use endpoint::{Addressing, Endpoint};
+pub use endpoint::{Addressing, Endpoint, EndpointError};
 pub use part_urls::PartSigner;
 pub use post_policy::{PostForm, PresignedPost, SuccessAction};
 pub use presigned_url::{Method, PresignRequest, PresignedUrl};

@@ -12,15 +12,16 @@ mod metrics;
 mod retry_schedule;
 mod signature;
 
-use std::time::Duration;
+use std::{fmt, net::IpAddr, time::Duration};
 
+use reqwest::Url;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
 pub use metrics::WebhookMetrics;
 
 use crate::{
     clock::Clock,
-    config::{Config, secret::SecretFileError},
+    config::{Config, WebhooksConfig, secret::SecretError},
     db::Database,
 };
 use address_guard::AddressGuard;
@@ -32,13 +33,23 @@ use endpoint::Endpoint;
 pub enum WebhookSetupError {
     /// A signing key cannot be read.
     #[error(transparent)]
-    Secret(#[from] SecretFileError),
+    Secret(#[from] SecretError),
     /// A file does not hold what it held when the configuration was checked.
     #[error("webhook endpoint {0:?}: the URL or a key cannot be used")]
     Endpoint(String),
     /// The HTTP client cannot be made.
     #[error("webhooks: {0}")]
     Client(#[from] reqwest::Error),
+}
+
+/// Refuses a URL whose host is an address that `config` lets nothing be sent to. What a name leads to is not asked.
+///
+/// # Errors
+/// Says which address, and what would let it through.
+pub fn check_address(url: &str, config: &WebhooksConfig) -> Result<(), impl fmt::Display + use<>> {
+    let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    literal.map_or(Ok(()), |address| AddressGuard::new(&config.allowed_networks).check(address))
 }
 
 /// The tasks that send webhooks: one for each endpoint, so that one that is slow or down delays no other.

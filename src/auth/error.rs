@@ -93,8 +93,10 @@ pub enum AuthSetupError {
     #[error("{0}")]
     Config(Problem),
     /// A key file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Read {
+        /// The setting that names it.
+        setting: &'static str,
         /// The file.
         path: PathBuf,
         /// Why not.
@@ -126,4 +128,17 @@ pub enum AuthSetupError {
     /// The HTTP client that fetches key sets cannot be built.
     #[error("cannot set up the HTTP client that fetches key sets")]
     HttpClient(#[source] reqwest::Error),
+}
+
+impl AuthSetupError {
+    /// The same, with the setting of the issuer at `index` that is to blame where it is a file.
+    pub(super) fn of_issuer(self, index: usize) -> Self {
+        let file = match &self {
+            Self::SecretTooShort { .. } => "secret_file",
+            Self::PrivateKey { .. } | Self::UnusableKey { .. } => "public_key_file",
+            Self::Read { setting, .. } => setting,
+            Self::Config(_) | Self::HttpClient(_) => return self,
+        };
+        Self::Config(Problem::new(format!("auth.issuers[{index}].{file}"), self.to_string()))
+    }
 }

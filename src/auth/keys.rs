@@ -9,7 +9,10 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{AuthError, AuthSetupError};
-use crate::config::auth::{IssuerConfig, KeySource};
+use crate::config::{
+    auth::{IssuerConfig, KeySource},
+    secret::without_line_end,
+};
 
 /// A key together with the only algorithms that it may be used with.
 ///
@@ -51,10 +54,8 @@ pub async fn shared_secret(issuer: &IssuerConfig) -> Result<Option<SecretString>
     match issuer.key_source() {
         Some(KeySource::Secret(secret)) => Ok(Some(secret.clone())),
         Some(KeySource::SecretFile(path)) => {
-            let contents = SecretString::from(read(path).await?);
-            // Editors and `echo` end a file with a line end, which is not meant to be part of the secret.
-            let text = contents.expose_secret();
-            let secret = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+            let contents = SecretString::from(read("secret_file", path).await?);
+            let secret = without_line_end(contents.expose_secret());
             let minimum = issuer.minimum_secret_bytes();
             if secret.len() < minimum {
                 return Err(AuthSetupError::SecretTooShort { path: path.to_owned(), minimum });
@@ -67,7 +68,7 @@ pub async fn shared_secret(issuer: &IssuerConfig) -> Result<Option<SecretString>
 
 /// The public key in the PEM file at `path`, which must fit all of `pinned`.
 pub(super) async fn public_key(path: &Path, pinned: &[Algorithm]) -> Result<VerificationKey, AuthSetupError> {
-    let pem = read(path).await?;
+    let pem = read("public_key_file", path).await?;
     if pem.contains("PRIVATE KEY-----") {
         return Err(AuthSetupError::PrivateKey { path: path.to_owned() });
     }
@@ -82,8 +83,9 @@ pub(super) async fn public_key(path: &Path, pinned: &[Algorithm]) -> Result<Veri
         .ok_or_else(|| AuthSetupError::UnusableKey { path: path.to_owned() })
 }
 
-async fn read(path: &Path) -> Result<String, AuthSetupError> {
-    tokio::fs::read_to_string(path).await.map_err(|source| AuthSetupError::Read { path: path.to_owned(), source })
+async fn read(setting: &'static str, path: &Path) -> Result<String, AuthSetupError> {
+    let text = tokio::fs::read_to_string(path).await;
+    text.map_err(|source| AuthSetupError::Read { setting, path: path.to_owned(), source })
 }
 
 /// The algorithms that the type, curve and size of `key` allow; none for a key that is broken or too weak.

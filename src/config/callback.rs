@@ -5,7 +5,13 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use super::{Problem, secret};
+use super::{
+    Problem,
+    secret::{self, SecretError},
+};
+
+/// As long as what HMAC-SHA-256 gives: a shorter key is the weaker part.
+const LEAST_SECRET_BYTES: usize = 32;
 
 /// Settings of callback tokens.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,13 +38,13 @@ impl CallbackKeyConfig {
     /// The secret, read from its file where it is in one.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn load(&self) -> Result<SecretString, secret::SecretFileError> {
-        match (&self.secret, &self.secret_file) {
-            (None, Some(path)) => secret::read_file(path),
-            (Some(secret), _) => Ok(secret.clone()),
-            (None, None) => Ok(SecretString::from("")),
+    /// When it is too short to sign with, or its file cannot be read.
+    pub fn load(&self) -> Result<SecretString, SecretError> {
+        let secret = secret::load(self.secret.as_ref(), self.secret_file.as_deref())?;
+        if secret.expose_secret().len() < LEAST_SECRET_BYTES {
+            return Err(SecretError::Unfit("must be at least 32 bytes long"));
         }
+        Ok(secret)
     }
 }
 
@@ -60,10 +66,8 @@ impl CallbackConfig {
                 problems.push(Problem::new(at("secret"), "must be given, or secret_file, but not both"));
                 continue;
             }
-            match key.load() {
-                Ok(secret) if secret.expose_secret().len() >= 32 => {}
-                Ok(_) => problems.push(Problem::new(at("secret"), "must be at least 32 bytes long")),
-                Err(error) => problems.push(Problem::new(at("secret_file"), error.to_string())),
+            if let Err(error) = key.load() {
+                problems.push(error.problem(&format!("callback.keys[{index}]")));
             }
         }
         problems

@@ -42,7 +42,7 @@ impl CdnKeyConfig {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn load(&self) -> Result<SecretString, secret::SecretFileError> {
+    pub fn load(&self) -> Result<SecretString, secret::SecretError> {
         secret::read_file(&self.private_key_file)
     }
 }

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use super::{Problem, secret, switch};
+use super::{
+    Problem,
+    secret::{self, SecretError},
+    switch,
+};
 use crate::model::ByteSize;
 
 /// Settings of storage events.
@@ -96,13 +100,14 @@ impl EventTokenConfig {
     /// The token, read from its file where it is in one.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn load(&self) -> Result<SecretString, secret::SecretFileError> {
-        match (&self.secret, &self.secret_file) {
-            (None, Some(path)) => secret::read_file(path),
-            (Some(secret), _) => Ok(secret.clone()),
-            (None, None) => Ok(SecretString::from("")),
+    /// When it is none that can be sent, or its file cannot be read.
+    pub fn load(&self) -> Result<SecretString, SecretError> {
+        let secret = secret::load(self.secret.as_ref(), self.secret_file.as_deref())?;
+        // It travels in headers and, with stores that know only a URL, as a segment of a path.
+        if !is_token(secret.expose_secret()) {
+            return Err(SecretError::Unfit("must be 32 to 256 letters, digits, - _ . or ~"));
         }
+        Ok(secret)
     }
 }
 
@@ -118,11 +123,8 @@ impl EventsConfig {
                 problems.push(Problem::new(at("secret"), "must be given, or secret_file, but not both"));
                 continue;
             }
-            match token.load() {
-                // It travels in headers and, with stores that know only a URL, as a segment of a path.
-                Ok(secret) if is_token(secret.expose_secret()) => {}
-                Ok(_) => problems.push(Problem::new(at("secret"), "must be 32 to 256 letters, digits, - _ . or ~")),
-                Err(error) => problems.push(Problem::new(at("secret_file"), error.to_string())),
+            if let Err(error) = token.load() {
+                problems.push(error.problem(&format!("events.tokens[{index}]")));
             }
         }
         if self.sns.as_ref().is_some_and(|sns| sns.topics.is_empty()) {

@@ -125,7 +125,7 @@ impl InspectionConfig {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn load_authorization(&self) -> Result<Option<SecretString>, secret::SecretFileError> {
+    pub fn load_authorization(&self) -> Result<Option<SecretString>, secret::SecretError> {
         match (&self.authorization, &self.authorization_file) {
             (None, Some(path)) => secret::read_file(path).map(Some),
             (given, _) => Ok(given.clone()),

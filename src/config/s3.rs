@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::{Problem, duration, secret, server::is_base_url, switch};
@@ -130,6 +130,12 @@ const fn default_session_duration() -> Duration {
     Duration::from_hours(1)
 }
 
+/// Partition, service, region, account and resource; stores that are not AWS leave many of them empty.
+fn is_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    matches!(parts.as_slice(), ["arn", _, _, _, _, resource] if !resource.is_empty())
+}
+
 impl S3Config {
     /// The store as clients reach it.
     pub fn client_endpoint(&self) -> String {
@@ -158,6 +164,13 @@ impl S3Config {
             let rule = "must be given together with s3.secret_access_key, or both left out";
             problems.push(Problem::new("s3.access_key_id", rule));
         }
+        // A variable that was meant to be set, and is not.
+        if self.access_key_id.as_ref().is_some_and(String::is_empty) {
+            problems.push(Problem::new("s3.access_key_id", "must not be empty"));
+        }
+        if self.secret_access_key.as_ref().is_some_and(|key| key.expose_secret().is_empty()) {
+            problems.push(Problem::new("s3.secret_access_key", "must not be empty"));
+        }
         if self.stage.iter().any(|method| !matches!(method, UploadMethod::Put | UploadMethod::Post)) {
             let rule = "must hold \"put\" or \"post\" only: no client can complete a multipart upload, and what credentials \
                         write is always staged";
@@ -171,8 +184,9 @@ impl S3Config {
             if !(900..=43_200).contains(&sts.session_duration.as_secs()) {
                 problems.push(Problem::new("s3.sts.session_duration", "must be 15m to 12h"));
             }
-            if !sts.role_arn.starts_with("arn:") {
-                problems.push(Problem::new("s3.sts.role_arn", "must be the ARN of a role"));
+            if !is_arn(&sts.role_arn) {
+                let rule = "must be the ARN of a role, such as \"arn:aws:iam::111122223333:role/presignd\"";
+                problems.push(Problem::new("s3.sts.role_arn", rule));
             }
             if sts.kms_key_arn.as_ref().is_some_and(|arn| !is_kms_key_arn(arn)) {
                 let rule = "must be the ARN of a key, such as \"arn:aws:kms:eu-central-1:111122223333:key/…\": rights are \

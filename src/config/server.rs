@@ -89,8 +89,8 @@ impl ServerConfig {
         if self.body_limit.bytes() < 1024 || self.body_limit.bytes() > 16 << 20 {
             problems.push(Problem::new("server.body_limit", "must be 1KiB to 16MiB"));
         }
-        if self.shutdown_timeout < Duration::from_secs(1) {
-            problems.push(Problem::new("server.shutdown_timeout", "must be at least 1s"));
+        if self.shutdown_timeout < Duration::from_secs(1) || self.shutdown_timeout.subsec_nanos() > 0 {
+            problems.push(Problem::new("server.shutdown_timeout", "must be at least 1s, in whole seconds"));
         }
         if self.request_timeout.is_zero() {
             problems.push(Problem::new("server.request_timeout", "must be longer than 0"));

@@ -8,7 +8,10 @@ use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde::Deserialize;
 
-use super::{Problem, duration, number, secret};
+use super::{
+    Problem, duration, number,
+    secret::{self, SecretError},
+};
 use crate::model::EventType;
 
 /// What the text of a signing key starts with.
@@ -102,18 +105,16 @@ impl Default for WebhooksConfig {
 }
 
 impl WebhookKeyConfig {
-    /// The bytes that sign, read from the key's file where it is in one. `None` when the text is not a key.
+    /// The bytes that sign, read from the key's file where it is in one.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn load(&self) -> Result<Option<SecretSlice<u8>>, secret::SecretFileError> {
-        let text = match (&self.secret, &self.secret_file) {
-            (None, Some(path)) => &secret::read_file(path)?,
-            (Some(secret), _) => secret,
-            (None, None) => return Ok(None),
-        };
+    /// When the text is not a key, or its file cannot be read.
+    pub fn load(&self) -> Result<SecretSlice<u8>, SecretError> {
+        let text = secret::load(self.secret.as_ref(), self.secret_file.as_deref())?;
         let bytes = text.expose_secret().strip_prefix(KEY_PREFIX).and_then(|base64| STANDARD.decode(base64).ok());
-        Ok(bytes.filter(|bytes| (24..=64).contains(&bytes.len())).map(SecretSlice::from))
+        let rule = "must be \"whsec_\" and the base64 (with padding) of 24 to 64 bytes";
+        let bytes = bytes.filter(|bytes| (24..=64).contains(&bytes.len())).ok_or(SecretError::Unfit(rule))?;
+        Ok(SecretSlice::from(bytes))
     }
 }
 
@@ -144,13 +145,9 @@ impl WebhooksConfig {
                     refuse(&format!("keys[{index}].secret"), "must be given, or secret_file, but not both");
                     continue;
                 }
-                match key.load() {
-                    Ok(Some(_)) => {}
-                    Ok(None) => refuse(
-                        &format!("keys[{index}].secret"),
-                        "must be \"whsec_\" and the base64 (with padding) of 24 to 64 bytes",
-                    ),
-                    Err(error) => refuse(&format!("keys[{index}].secret_file"), &error.to_string()),
+                if let Err(error) = key.load() {
+                    let Problem { key, rule } = error.problem(&format!("keys[{index}]"));
+                    refuse(&key, &rule);
                 }
             }
         }
@@ -234,7 +231,7 @@ mod tests {
         assert_eq!(config.problems(), []);
         assert_eq!(config.endpoints[0].events, [EventType::DownloadIssued]);
         assert_eq!(parse(&endpoint("")).endpoints[0].events, EventType::DEFAULT);
-        assert_eq!(config.endpoints[0].keys[0].load().unwrap().unwrap().expose_secret().len(), 24);
+        assert_eq!(config.endpoints[0].keys[0].load().unwrap().expose_secret().len(), 24);
         assert!(toml::from_str::<WebhooksConfig>("events = []").is_err());
         assert!(toml::from_str::<WebhooksConfig>(&endpoint("events = [\"upload.lost\"]")).is_err());
     }

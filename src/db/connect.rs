@@ -64,7 +64,7 @@ impl Database {
     /// # Errors
     /// When the URL cannot be read or the certificate authority file cannot be used.
     pub fn new(config: &DatabaseConfig, runtime: &Handle) -> Result<Self, DbError> {
-        let hosts = Arc::new(Hosts::new(config)?);
+        let hosts = Arc::new(Hosts::new(config).map_err(DbError::Setting)?);
         let pool = |size: usize| {
             Pool::builder(manager(Arc::clone(&hosts), runtime.clone()))
                 .max_size(size)

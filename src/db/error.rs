@@ -3,6 +3,8 @@
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
+use crate::config::Problem;
+
 /// A database failure.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DbError {
@@ -15,6 +17,9 @@ pub enum DbError {
     /// The database refused this row for what is in it.
     #[error("the database refused the row: {0}")]
     RowRefused(String),
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Setting(Problem),
     /// A statement failed for a reason that trying again will not mend.
     #[error("a statement failed: {0}")]
     Failed(String),

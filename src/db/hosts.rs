@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,13 +22,12 @@ use rustls_platform_verifier::Verifier;
 use secrecy::ExposeSecret as _;
 use tokio_postgres::{
     Client, Config, Connection, Socket,
-    config::{Host, LoadBalanceHosts, TargetSessionAttrs},
+    config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
     tls::MakeTlsConnect,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::DbError;
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, Problem};
 
 /// Longest wait for one host of PostgreSQL to answer a new connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,6 +41,21 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A connection, and who drives it.
 pub(super) type Connected = (Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>);
+
+const SSL_MODES: &str = "knows sslmode=disable, prefer and require, which verifies the certificate and its name";
+
+/// Whether what is asked of the database may cross a network unencrypted: TLS is left to the server.
+pub fn may_be_in_plaintext(config: &DatabaseConfig) -> bool {
+    let is_far = |host: &Host| match host {
+        Host::Tcp(name) => {
+            name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+        }
+        #[cfg(unix)]
+        Host::Unix(_) => false,
+    };
+    options(config)
+        .is_ok_and(|options| options.get_ssl_mode() == SslMode::Prefer && options.get_hosts().iter().any(is_far))
+}
 
 /// The hosts of `database.url`, each with all that a connection needs.
 pub(super) struct Hosts {
@@ -59,9 +74,15 @@ impl fmt::Debug for Hosts {
 
 impl Hosts {
     /// What `config` says. Connects to nothing.
-    pub(super) fn new(config: &DatabaseConfig) -> Result<Self, DbError> {
-        let options =
-            options(config).map_err(|error| DbError::Failed(format!("database.url: {}", describe(&error))))?;
+    pub(super) fn new(config: &DatabaseConfig) -> Result<Self, Problem> {
+        let refuse = |rule: String| Problem::new("database.url", rule);
+        let options = options(config).map_err(|error| {
+            let rule = describe(&error);
+            refuse(if rule.contains("sslmode") { SSL_MODES.to_owned() } else { format!("must be a URL: {rule}") })
+        })?;
+        if options.get_hosts().is_empty() && options.get_hostaddrs().is_empty() {
+            return Err(refuse("must name a host".to_owned()));
+        }
         let tls = MakeRustlsConnect::new(tls(config)?);
         let is_random = options.get_load_balance_hosts() == LoadBalanceHosts::Random;
         Ok(Self { each: one_by_one(&options), preferred: AtomicUsize::new(0), is_random, tls })
@@ -189,13 +210,13 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
 
 /// Verifies the server against the system's certificate authorities and the configured one. Whether TLS is used at
 /// all is `sslmode`'s to say; what is never done is to encrypt towards a server that nobody verified.
-fn tls(config: &DatabaseConfig) -> Result<ClientConfig, DbError> {
-    let failed = |error: String| DbError::Failed(format!("TLS towards the database: {error}"));
+fn tls(config: &DatabaseConfig) -> Result<ClientConfig, Problem> {
+    let refuse = |rule: String| Problem::new("database.tls_ca_file", rule);
     let mut extra: Vec<CertificateDer<'static>> = Vec::new();
     if let Some(path) = &config.tls_ca_file {
         let unusable = |error| {
             let path = path.display();
-            DbError::Failed(format!("database.tls_ca_file: {path} must hold certificates in PEM: {error}"))
+            refuse(format!("{path} must hold certificates in PEM: {error}"))
         };
         let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         extra = certificates.map_err(unusable)?;
@@ -205,10 +226,10 @@ fn tls(config: &DatabaseConfig) -> Result<ClientConfig, DbError> {
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier =
-        Verifier::new_with_extra_roots(extra, provider.clone()).map_err(|error| failed(error.to_string()))?;
+        Verifier::new_with_extra_roots(extra, provider.clone()).map_err(|error| refuse(error.to_string()))?;
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| refuse(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())

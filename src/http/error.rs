@@ -394,7 +394,7 @@ impl From<DbError> for ApiError {
         let code = match &error {
             DbError::Unavailable(_) => ErrorCode::DatabaseUnavailable,
             DbError::Overloaded => ErrorCode::Overloaded,
-            DbError::RowRefused(_) | DbError::Failed(_) => ErrorCode::Internal,
+            DbError::RowRefused(_) | DbError::Setting(_) | DbError::Failed(_) => ErrorCode::Internal,
         };
         Self::with_detail(code, error.to_string())
     }

@@ -117,6 +117,11 @@ impl KeyTemplate {
         ObjectKey::parse(key)
     }
 
+    /// Whether only users whose token names a tenant have a key.
+    pub fn needs_tenant(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Placeholder(Placeholder::Tenant)))
+    }
+
     /// The folder that all keys share: what precedes the first placeholder, up to and without its last `/`; may be
     /// empty.
     pub fn upload_to(&self) -> &str {

@@ -17,15 +17,26 @@ pub struct Endpoint {
     addressing: Addressing,
 }
 
+/// What cannot be signed for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointError {
+    /// The URL breaks this rule.
+    Url(Invalid),
+    /// The bucket's name breaks this rule.
+    Bucket(Invalid),
+}
+
 impl Endpoint {
+    /// The bucket as `url` and `addressing` have it.
+    ///
     /// # Errors
     /// When `url` is not plainly `http` or `https` and a host, or `bucket` is not a bucket name, or the host is an
     /// address, in front of which no bucket can stand.
-    pub fn new(url: &str, bucket: &str, addressing: Addressing) -> Result<Self, Invalid> {
+    pub fn new(url: &str, bucket: &str, addressing: Addressing) -> Result<Self, EndpointError> {
         let rule = || {
-            Invalid::new(
+            EndpointError::Url(Invalid::new(
                 "must be http:// or https:// with a host and perhaps a port, without user, path, query or fragment",
-            )
+            ))
         };
         let (scheme, rest) = url.split_once("://").ok_or_else(rule)?;
         let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
@@ -39,12 +50,13 @@ impl Endpoint {
             _ => (authority, None),
         };
         let host = Host::parse(host).ok_or_else(rule)?;
-        validate_bucket(bucket)?;
+        validate_bucket(bucket).map_err(EndpointError::Bucket)?;
 
         let host = match (host, addressing) {
             (Host::Name(name), Addressing::VirtualHosted) => format!("{bucket}.{name}"),
             (Host::Address(_), Addressing::VirtualHosted) => {
-                return Err(Invalid::new("must have a host name, not an address, for virtual-hosted addressing"));
+                let rule = "must have a host name, not an address, for virtual-hosted addressing";
+                return Err(EndpointError::Url(Invalid::new(rule)));
             }
             (Host::Name(host) | Host::Address(host), Addressing::Path) => host,
         };

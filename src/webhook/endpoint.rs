@@ -60,7 +60,7 @@ impl Endpoint {
         let url = Url::parse(&config.url).map_err(|_| unusable())?;
         let mut keys = Vec::new();
         for key in &config.keys {
-            keys.push(key.load()?.ok_or_else(unusable)?);
+            keys.push(key.load()?);
         }
         let client = outgoing::client(all.timeout)
             .dns_resolver(guard.clone())

@@ -218,6 +218,7 @@ issuer = "https://id.example.com/"
 audience = ["presignd"]
 algorithms = ["HS256"]
 secret = "fedcba9876543210fedcba9876543210"
+tenant_claim = "tenant"
 "#;
 
 /// A folder with both files under the names that are looked for.
@@ -252,6 +253,14 @@ fn check_remarks() {
     let found = notes(&slow("64KiB/s"));
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("note: policy.default.upload: gives some URLs longer than 1h, "), "{found:?}");
+    let found = notes("[policy.default]\ndownload.expires_in = \"2h\"\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("note: policy.default.download: gives some URLs longer than 1h, "), "{found:?}");
+    assert_eq!(notes("[policy.default]\ndownload.expires_in = \"2h\"\ndelivery = \"stream\"\n"), Vec::<String>::new());
+    let without_tenants = CONFIG.replace("tenant_claim = \"tenant\"\n", "");
+    let ended =
+        run(&["check"], files(&without_tenants, "[policy.default]\nreaders = \"tenant\"\n").path(), &[]).expect(0);
+    assert!(ended.stdout.contains("note: policy.default.readers: is \"tenant\", and no issuer"), "{ended:?}");
 }
 
 fn lost_output() {
@@ -279,6 +288,26 @@ fn check_remarks_on_addresses() {
     assert!(found[0].contains("http://127.0.0.1:8081"), "{found:?}");
     assert_eq!(notes(&[everywhere, ("PRESIGND_SERVER__PUBLIC_URL", "https://files.example")]), Vec::<String>::new());
     assert_eq!(notes(&[("PRESIGND_SERVER__LISTEN", "192.0.2.7:8080")]), Vec::<String>::new());
+    let found = notes(&[("PRESIGND_SERVER__TRUSTED_PROXIES", "[\"10.0.0.0/8\", \"::/0\"]")]);
+    assert!(found.len() == 1 && found[0].starts_with("note: server.trusted_proxies: trusts every"), "{found:?}");
+    for (url, is_told) in [
+        ("postgres://db.example.com/x", true),
+        ("postgres://db.example.com/x?sslmode=require", false),
+        ("postgres://[::1]/x", false),
+        ("postgres://%2Frun%2Fpostgresql/x", false),
+    ] {
+        let found = notes(&[("DATABASE_URL", url)]);
+        assert_eq!(
+            found.iter().any(|note| note.starts_with("note: database.url: has sslmode=prefer")),
+            is_told,
+            "{url}"
+        );
+    }
+    let endpoint = "[{ name = \"app\", url = \"http://10.0.0.1/\", policies = [\"gone\"], \
+                    keys = [{ secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\" }] }]";
+    let found = notes(&[("PRESIGND_WEBHOOKS__ENDPOINTS", endpoint)]);
+    assert!(found[0].starts_with("note: webhooks.endpoints[0].url: is never sent anything: 10.0.0.1"), "{found:?}");
+    assert!(found[1].starts_with("note: webhooks.endpoints[0].policies: has \"gone\""), "{found:?}");
     let dotted = ("PRESIGND_S3__BUCKET", "files.example.com");
     let https = ("PRESIGND_S3__PUBLIC_ENDPOINT", "https://s3.example");
     let found = notes(&[dotted, https]);
@@ -296,11 +325,59 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "secret = \"fedcba9876543210\"",
         "presignd.toml:16: auth.issuers[0].secret: must be at least 32",
     ),
-    ("secret = \"fedcba9876543210fedcba9876543210\"", "secret_file = \"/nonexistent/secret\"", "/nonexistent/secret"),
+    (
+        "secret = \"fedcba9876543210fedcba9876543210\"",
+        "secret_file = \"/nonexistent/secret\"",
+        "presignd.toml:16: auth.issuers[0].secret_file: cannot read /nonexistent/secret: ",
+    ),
+    (
+        "algorithms = [\"HS256\"]\nsecret = \"fedcba9876543210fedcba9876543210\"",
+        "algorithms = [\"RS256\"]\npublic_key_file = \"/dev/null\"",
+        "presignd.toml:16: auth.issuers[0].public_key_file: /dev/null must hold a PEM public key",
+    ),
+    ("postgres://localhost", "postgres://", "presignd.toml:2: database.url: must name a host"),
+    (
+        "/presignd\"",
+        "/presignd?sslmode=verify-full\"",
+        "presignd.toml:2: database.url: knows sslmode=disable, prefer and",
+    ),
+    ("\"files\"", "\"Files\"", "presignd.toml:5: s3.bucket: must be a bucket name"),
+    (
+        "\"arn:aws:iam::111122223333:role/presignd\"",
+        "\"arn:role\"",
+        "presignd.toml:7: s3.sts.role_arn: must be the ARN",
+    ),
+    (
+        "bucket = \"files\"",
+        "bucket = \"files\"\naccess_key_id = \"\"\nsecret_access_key = \"\"",
+        "presignd.toml:6: s3.access_key_id: must not be empty",
+    ),
+    (
+        "\"30s\"",
+        "\"30s\"\nshutdown_timeout = \"1500ms\"",
+        "presignd.toml:12: server.shutdown_timeout: must be at least 1s, in whole",
+    ),
+    (
+        "[callback]\nkeys = [{ id = \"k1\", secret = \"0123456789abcdef0123456789abcdef\" }]\n",
+        "",
+        "callback: must be given",
+    ),
+    ("region = \"eu-central-1\"\n", "", "presignd.toml:3: s3.region: must be given"),
+    (
+        "[server]\n",
+        "[cdn]\ndomain = \"d.example.com\"\nipv6 = false\nkeys = [{ id = \"K1\", private_key_file = \"/nonexistent/key\" }]\n[server]\n",
+        "presignd.toml:13: cdn.keys[0].private_key_file: cannot read the secret in /nonexistent/key",
+    ),
+    (
+        "[server]\n",
+        "[[webhooks.endpoints]]\nname = \"app\"\nurl = \"https://app.example.com/\"\nissuers = [\"https://id.example.com\"]\n\
+         keys = [{ secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\" }]\n[server]\n",
+        "presignd.toml:13: webhooks.endpoints[0].issuers: must be issuers of [auth]",
+    ),
     (
         "[s3]\n",
         "tls_ca_file = \"/nonexistent/ca.pem\"\n[s3]\n",
-        "database.tls_ca_file: /nonexistent/ca.pem must hold certificates in PEM: ",
+        "presignd.toml:3: database.tls_ca_file: /nonexistent/ca.pem must hold certificates in PEM: ",
     ),
     ("[s3]\n", "tls_ca_file = \"/dev/null\"\n[s3]\n", "database.tls_ca_file: /dev/null must hold certificates"),
     (
@@ -355,11 +432,24 @@ fn check_refuses() {
         assert!(!ended.stderr.contains("hunter2") && !ended.stderr.contains("fedcba"), "{ended:?}");
     }
 
+    // What can be known without talking to anybody is told at once.
+    let broken = CONFIG.replace("\"files\"", "\"Files\"").replace("/presignd\"", "/presignd?sslmode=x\"");
+    let ended = run(&["check"], files(&broken, POLICIES).path(), &[]).expect(1);
+    assert_eq!(ended.stderr.lines().count(), 2, "{ended:?}");
+    let without_tenants = CONFIG.replace("tenant_claim = \"tenant\"\n", "");
+    let of_tenants = files(&without_tenants, "[policy.default]\nkey = \"a/{tenant}/{id}-{name}\"\n");
+    let ended = run(&["check"], of_tenants.path(), &[]).expect(1);
+    assert!(
+        ended.stderr.contains("policies.toml:2: policy.default.key: needs an issuer with tenant_claim"),
+        "{ended:?}"
+    );
+
     let folder = files(CONFIG, POLICIES);
     for (name, value, expected) in [
         ("PRESIGND_SERVER__PORT", "1", "PRESIGND_SERVER__PORT: server.port: unknown field"),
         ("PRESIGND_LOG__ACCESS", "maybe", "PRESIGND_LOG__ACCESS: log.access: must be true or false"),
         ("DATABASE_URL", "mysql://x", "DATABASE_URL: database.url: must be set"),
+        ("DATABASE_URL", "postgres:///x", "DATABASE_URL: database.url: must name a host"),
         (
             "PRESIGND_SERVER__CORS_ALLOWED_ORIGINS",
             "[\"https://App.example\"]",
