@@ -147,7 +147,8 @@ impl Service {
     }
 
     /// Refuses to let more be sent, where no plan says how long the parts are and there is more of them than was promised.
-    /// The store holds a part to no length then, so this is what keeps it from being filled by one upload.
+    /// The store holds a part to no length then, so between two renewals as much can be sent as there is time for; this
+    /// ends it. It is not asked whenever parts are signed, which these clients do for each alone: it lists them all.
     pub(super) async fn refuse_excess(&self, intent: &UploadIntent) -> Result<(), DomainError> {
         let Some(MultipartUpload { plan: None, upload_id, .. }) = intent.multipart() else { return Ok(()) };
         let parts = self.store.parts(&intent.object_key, upload_id).await?.unwrap_or_default();
