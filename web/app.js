@@ -52,6 +52,8 @@ function claims(token) {
   }
 }
 
+const A_DAY = 24 * 60 * 60 * 1000;
+
 /** The unfinished uploads of one user, in `localStorage` where the browser has it. */
 class Unfinished {
   constructor(user) {
@@ -80,8 +82,15 @@ class Unfinished {
     this.storage.removeItem(this.prefix + key);
   }
 
-  /** Each with its key. */
+  /** Each with its key. What can no longer be gone on with, by a wide margin for wrong clocks, is forgotten. */
   all() {
+    const isOver = ({ until }) => Date.parse(until) + A_DAY < Date.now();
+    const all = this.#all();
+    for (const { key } of all.filter(isOver)) this.removeItem(key);
+    return all.filter((upload) => !isOver(upload));
+  }
+
+  #all() {
     const keys = Array.from({ length: this.storage.length }, (_, index) => this.storage.key(index));
     return keys.filter((key) => key.startsWith(this.prefix)).flatMap((key) => this.#read(key));
   }
@@ -117,9 +126,12 @@ function bytes(count) {
 }
 
 function duration(seconds) {
-  if (seconds < 60) return `${Math.max(1, Math.ceil(seconds))} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.ceil(seconds % 60)} s`;
-  return `${Math.floor(seconds / 3600)} h ${Math.ceil((seconds % 3600) / 60)} min`;
+  // Rounded before it is split: 59.5 seconds are a minute.
+  const whole = Math.max(1, Math.ceil(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const minutes = Math.ceil(whole / 60);
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** Such as `3.2 MiB of 10 MiB · 1.1 MiB/s · 6 s left`. */

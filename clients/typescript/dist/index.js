@@ -75,12 +75,13 @@ async function retry(options, attempt, again = () => false) {
     } catch (error) {
       if (!(error instanceof PresigndError) || final.has(error)) throw error;
       const asked = (error.retryAfter ?? 0) * 1e3;
-      const helps = (error.transient || again(error, failures)) && asked <= LONGEST_RETRY_AFTER;
+      const wanted = again(error, failures);
+      const helps = (error.transient || wanted) && asked <= LONGEST_RETRY_AFTER;
       if (!helps || failures >= options.retries) {
         final.add(error);
         throw error;
       }
-      await pause(Math.max(asked, backoff(options.retryDelay, failures)), options.signal);
+      await pause(asked + backoff(options.retryDelay, failures), options.signal);
       await online(options.signal);
     }
   }
@@ -97,14 +98,19 @@ function pause(milliseconds, signal) {
 async function online(signal) {
   if (globalThis.navigator?.onLine !== false) return;
   await until(signal, (done) => {
+    const timer = setTimeout(done, LONGEST_PAUSE);
     addEventListener("online", done, { once: true });
-    return () => removeEventListener("online", done);
+    return () => {
+      clearTimeout(timer);
+      removeEventListener("online", done);
+    };
   });
 }
 function until(signal, start) {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
     const undo = start(() => {
+      undo();
       signal?.removeEventListener("abort", aborted);
       resolve();
     });
@@ -129,8 +135,9 @@ var Api = class {
   }
   /** The answer to `method` on `path`. Only for what may be repeated. */
   async call(method, path, call = {}) {
+    const ask = (authorization) => this.#ask(method, path, call, authorization);
     const attempt = async () => {
-      const response = await this.#authorized((authorization) => this.#ask(method, path, call, authorization));
+      const response = await this.#authorized(ask, call.signal);
       if (!response.ok) throw await errorOf(response);
       return answerOf(response);
     };
@@ -138,16 +145,17 @@ var Api = class {
   }
   /** The answer to a GET of `path`, whatever it is, whose body is still to come. */
   open(path, signal) {
-    return this.#authorized((authorization) => fetchOf("The service", this.base + path, signal, { authorization }));
+    const ask = (authorization) => fetchOf("The service", this.base + path, signal, { authorization });
+    return this.#authorized(ask, signal);
   }
   /** What `ask` is answered, once more with a fresh token where the service refuses the one at hand. */
-  async #authorized(ask) {
+  async #authorized(ask, signal) {
     const token = this.#token;
     if (typeof token === "string") return ask(`Bearer ${token}`);
-    const response = await ask(`Bearer ${await freshOf(token, false)}`);
+    const response = await ask(`Bearer ${await freshOf(token, false, signal)}`);
     if (response.status !== 401) return response;
     await response.body?.cancel();
-    return ask(`Bearer ${await freshOf(token, true)}`);
+    return ask(`Bearer ${await freshOf(token, true, signal)}`);
   }
   async #ask(method, path, call, authorization) {
     call.signal?.throwIfAborted();
@@ -174,11 +182,25 @@ var Api = class {
     }
   }
 };
-async function freshOf(token, isRefused) {
+async function freshOf(token, isRefused, signal) {
+  let stop = () => {
+  };
   try {
-    return await token(isRefused);
+    const late = new Promise((_, reject) => {
+      const timer = setTimeout(() => reject(new Error("no token in time")), TIMEOUT);
+      const aborted = () => reject(signal?.reason);
+      signal?.addEventListener("abort", aborted);
+      stop = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", aborted);
+      };
+    });
+    return await Promise.race([token(isRefused), late]);
   } catch (cause) {
+    signal?.throwIfAborted();
     throw new PresigndError("network_error", "The token cannot be had", { cause });
+  } finally {
+    stop();
   }
 }
 async function fetchOf(whom, url, signal, headers = {}) {
@@ -273,7 +295,13 @@ async function upload(api, file, options) {
 }
 function keyOf(api, file, name, options) {
   const { lastModified = 0 } = file;
-  return `presignd:${JSON.stringify([api.base, options.policy ?? "default", name, file.size, file.type, lastModified])}`;
+  const { policy = "default", method, metadata = {}, checksumSha256 } = options;
+  const of = [api.base, policy, name, file.size, typeOf(file, options), lastModified];
+  const wishes = [method, checksumSha256, Object.entries(metadata).sort()];
+  return `presignd:${JSON.stringify([...of, ...wishes])}`;
+}
+function typeOf(file, { type = file.type }) {
+  return type.includes(",") ? type.replace(/;.*/s, "") : type;
 }
 var Run = class {
   #api;
@@ -309,11 +337,11 @@ var Run = class {
     }
   }
   async #issue() {
-    const { type, policy, method, metadata, checksumSha256 } = this.#options;
+    const { policy, method, metadata, checksumSha256 } = this.#options;
     const body = {
       original_file_name: this.#name,
       file_size: this.#file.size,
-      file_type: type ?? this.#file.type,
+      file_type: typeOf(this.#file, this.#options),
       policy,
       method,
       metadata,
@@ -356,10 +384,14 @@ var Run = class {
       });
       throw unsupported();
     }
-    const remembered = { id: grant.id, name: this.#name, size: this.#file.size };
-    await attempted(() => this.#options.store?.setItem(this.#key, JSON.stringify(remembered)));
+    await this.#remember();
     await this.#options.onIssued?.(grant);
     return this.#sendAndConfirm(resumed);
+  }
+  async #remember() {
+    const { id, confirm_until: until2 } = this.#grant;
+    const remembered = { id, name: this.#name, size: this.#file.size, until: until2 };
+    await attempted(() => this.#options.store?.setItem(this.#key, JSON.stringify(remembered)));
   }
   async #forget() {
     await attempted(() => this.#options.store?.removeItem(this.#key));
@@ -373,7 +405,8 @@ var Run = class {
         if (confirmed) return confirmed;
       }
       const sending = method === "MULTIPART" ? this.#sendParts(again) : this.#sendWhole();
-      await sending.catch(unless("invalid_state", "parts_gone"));
+      const found = await sending.catch(unless("invalid_state", "parts_gone"));
+      if (found) return found;
       try {
         return await this.#confirm(this.#api.retries.retries);
       } catch (error) {
@@ -383,14 +416,37 @@ var Run = class {
     }
   }
   /** Confirms. A store may need a moment until it shows what it has taken: `patience` is how often that is waited for. */
-  #confirm(patience) {
+  async #confirm(patience) {
     let left = patience;
     const unseen = this.#grant.upload.method === "MULTIPART" ? "parts_gone" : "upload_incomplete";
-    const again = ({ code }) => code === unseen && left-- > 0;
-    return this.#post(`/${this.#grant.id}/complete`, { timeout: COMPLETE_TIMEOUT, again });
+    let atItUntil = 0;
+    const again = ({ code, transient }) => {
+      if (transient) atItUntil = Date.now() + COMPLETE_TIMEOUT;
+      return code === unseen && left-- > 0;
+    };
+    const { id, callback } = this.#grant;
+    const ask = (headers = {}) => this.#post(`/${id}/complete`, { timeout: COMPLETE_TIMEOUT, again, headers });
+    for (; ; ) {
+      try {
+        return await ask().catch((error) => {
+          if (!(error instanceof PresigndError) || error.status !== 401) throw error;
+          return ask({ "x-callback-token": callback.token }).catch((other) => {
+            throw other instanceof PresigndError && other.status === 401 ? error : other;
+          });
+        });
+      } catch (error) {
+        const isAtIt = error instanceof PresigndError && error.code === "parts_gone" && Date.now() < atItUntil;
+        if (!isAtIt) throw error;
+        await pause(Math.min(LONGEST_PAUSE, this.#api.retries.retryDelay * 16), this.#options.signal);
+      }
+    }
   }
+  /** Gives the upload where it turns out to be confirmed already. */
   async #sendWhole() {
-    await this.#transfer(0, async (failures) => {
+    let confirmed;
+    await this.#transfer(0, async (failures, isAnswered) => {
+      if (!isAnswered) confirmed = await this.#confirm(0).catch(unless("upload_incomplete"));
+      if (confirmed) return void 0;
       if (failures > 0) await this.#renew();
       const target = this.#grant.upload;
       if (target.method === "POST") {
@@ -400,6 +456,7 @@ var Run = class {
       if (target.method === "PUT") return { ...target, body: this.#file, offset: 0 };
       throw unsupported();
     });
+    return confirmed;
   }
   /** Sends the parts that the store does not have: all, unless it is asked because this goes `again`. */
   async #sendParts(again) {
@@ -427,7 +484,7 @@ var Run = class {
         }));
       }
     };
-    const workers = Array.from({ length: this.#options.concurrency ?? 4 }, () => worker().finally(() => pending.clear()));
+    const workers = Array.from({ length: this.#concurrency }, () => worker().finally(() => pending.clear()));
     await Promise.allSettled(workers);
     await Promise.all(workers);
   }
@@ -436,9 +493,12 @@ var Run = class {
     for (; ; ) {
       const part = this.#signed.get(number);
       if (this.#signed.delete(number) && part) return part;
-      this.#signing ??= this.#sign(number, [...pending].slice(0, 15)).finally(() => this.#signing = void 0);
+      this.#signing ??= this.#sign(number, [...pending].slice(0, this.#concurrency - 1)).finally(() => this.#signing = void 0);
       await this.#signing;
     }
+  }
+  get #concurrency() {
+    return this.#options.concurrency ?? 4;
   }
   /** The bytes of part `number`. */
   #piece(number) {
@@ -464,20 +524,25 @@ var Run = class {
   async #renew() {
     this.#grant = await this.#post(`/${this.#grant.id}/renew`);
     this.#signed.clear();
+    await this.#remember();
   }
-  /** Sends what `prepare` describes until the store has taken it. */
+  /** Sends what `prepare` describes until the store has taken it, or there is nothing more to send. */
   async #transfer(number, prepare) {
     const { signal, stallTimeout = 6e4 } = this.#options;
+    let isAnswered = true;
     const attempt = async (failures) => {
-      const prepared = await prepare(failures);
+      const prepared = await prepare(failures, isAnswered);
+      if (!prepared) return;
       const size = number > 0 ? prepared.body.size : this.#file.size;
       const onProgress = (sent) => {
         this.#sending.set(number, Math.min(size, Math.max(0, sent - prepared.offset)));
         this.#report();
       };
       try {
+        isAnswered = false;
         const answer = await send({ ...prepared, signal, stallTimeout, onProgress });
-        if (answer.status >= 300 && answer.status !== 412) throw refusal(answer);
+        isAnswered = true;
+        if (answer.status >= 300 && answer.status !== 412) throw refusal(answer, number > 0);
         this.#arrived += size;
       } finally {
         this.#sending.delete(number);
@@ -526,7 +591,8 @@ function unsupported() {
 }
 function mayPass({ code, status, detail }, failures) {
   if (code !== "storage_error") return false;
-  return status === 403 ? failures < 2 : status === 409 || detail === "RequestTimeout";
+  if (status === 403 || detail === "ExpiredToken") return failures < 2;
+  return status === 409 || detail === "RequestTimeout";
 }
 function unless(...codes) {
   return (error) => {
@@ -550,8 +616,9 @@ Content-Disposition: form-data; name="${name}"${more}\r
 `]);
   return { body, type: `multipart/form-data; boundary=${boundary}`, offset: before.size };
 }
-function refusal({ status, text }) {
+function refusal({ status, text }, isPart) {
   const detail = /<Code>(\w+)<\/Code>/.exec(text)?.[1];
+  if (isPart && detail === "NoSuchUpload") return new PresigndError("parts_gone", "The store has no parts of it any more");
   return new PresigndError("storage_error", `The store has answered ${status}`, { status, detail });
 }
 async function sha256(blob) {

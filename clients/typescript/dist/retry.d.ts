@@ -1,5 +1,7 @@
 // Generated from src/ by "npm run build". Do not edit.
 import { PresigndError } from "./error.js";
+/** The longest pause between two attempts that this client chooses by itself, in milliseconds. */
+export declare const LONGEST_PAUSE = 30000;
 /** How often and how fast to try again. */
 export interface RetryOptions {
     /** Attempts after the first one. */
@@ -11,6 +13,8 @@ export interface RetryOptions {
 /**
  * Calls `attempt` until it succeeds, fails for good, or has failed too often. `attempt` is told how often it has failed.
  *
- * `again` may name failures to try again besides those that are transient.
+ * `again` is told every failure, and may name those to try again besides the transient ones.
  */
 export declare function retry<T>(options: RetryOptions, attempt: (failures: number) => Promise<T>, again?: (error: PresigndError, failures: number) => boolean): Promise<T>;
+/** Resolves after `milliseconds`, or rejects when `signal` is aborted. */
+export declare function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void>;

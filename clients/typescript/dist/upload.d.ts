@@ -23,7 +23,10 @@ export interface UploadOptions {
     onIssued?: (upload: UploadGrant) => void | Promise<void>;
     /** Stops the upload where it is. With a `store`, the same call goes on from there later. */
     signal?: AbortSignal;
-    /** Remembers the upload until it is settled, under the file's name, size, type and date: the way to resume it. */
+    /**
+     * Remembers the upload until it is settled, under the file's name, size, type and date and these options: the way to
+     * resume it.
+     */
     store?: UploadStore;
     /** The file's name, which a `File` has by itself. */
     name?: string;

@@ -35,8 +35,9 @@ export class Api {
 
   /** The answer to `method` on `path`. Only for what may be repeated. */
   async call<T>(method: string, path: string, call: Call = {}): Promise<T> {
+    const ask = (authorization: string) => this.#ask(method, path, call, authorization);
     const attempt = async () => {
-      const response = await this.#authorized((authorization) => this.#ask(method, path, call, authorization));
+      const response = await this.#authorized(ask, call.signal);
       if (!response.ok) throw await errorOf(response);
       return answerOf<T>(response);
     };
@@ -45,17 +46,21 @@ export class Api {
 
   /** The answer to a GET of `path`, whatever it is, whose body is still to come. */
   open(path: string, signal?: AbortSignal): Promise<Response> {
-    return this.#authorized((authorization) => fetchOf("The service", this.base + path, signal, { authorization }));
+    const ask = (authorization: string) => fetchOf("The service", this.base + path, signal, { authorization });
+    return this.#authorized(ask, signal);
   }
 
   /** What `ask` is answered, once more with a fresh token where the service refuses the one at hand. */
-  async #authorized(ask: (authorization: string) => Promise<Response>): Promise<Response> {
+  async #authorized(
+    ask: (authorization: string) => Promise<Response>,
+    signal: AbortSignal | undefined,
+  ): Promise<Response> {
     const token = this.#token;
     if (typeof token === "string") return ask(`Bearer ${token}`);
-    const response = await ask(`Bearer ${await freshOf(token, false)}`);
+    const response = await ask(`Bearer ${await freshOf(token, false, signal)}`);
     if (response.status !== 401) return response;
     await response.body?.cancel();
-    return ask(`Bearer ${await freshOf(token, true)}`);
+    return ask(`Bearer ${await freshOf(token, true, signal)}`);
   }
 
   async #ask(method: string, path: string, call: Call, authorization: string): Promise<Response> {
@@ -87,11 +92,28 @@ export class Api {
 }
 
 /** What `token` gives. It may have to ask somebody over the same bad network, so that it fails is no reason to give up. */
-async function freshOf(token: Exclude<Token, string>, isRefused: boolean): Promise<string> {
+async function freshOf(
+  token: Exclude<Token, string>,
+  isRefused: boolean,
+  signal: AbortSignal | undefined,
+): Promise<string> {
+  let stop = () => {};
   try {
-    return await token(isRefused);
+    const late = new Promise<never>((_, reject) => {
+      const timer = setTimeout(() => reject(new Error("no token in time")), TIMEOUT);
+      const aborted = () => reject(signal?.reason);
+      signal?.addEventListener("abort", aborted);
+      stop = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", aborted);
+      };
+    });
+    return await Promise.race([token(isRefused), late]);
   } catch (cause) {
+    signal?.throwIfAborted();
     throw new PresigndError("network_error", "The token cannot be had", { cause });
+  } finally {
+    stop();
   }
 }
 

@@ -1,7 +1,7 @@
 import { PresigndError } from "./error.js";
 
 /** The longest pause between two attempts that this client chooses by itself, in milliseconds. */
-const LONGEST_PAUSE = 30_000;
+export const LONGEST_PAUSE = 30_000;
 
 /** The longest pause that a server may ask for, in milliseconds. What takes longer fails, and says so. */
 const LONGEST_RETRY_AFTER = 300_000;
@@ -21,7 +21,7 @@ const final = new WeakSet<object>();
 /**
  * Calls `attempt` until it succeeds, fails for good, or has failed too often. `attempt` is told how often it has failed.
  *
- * `again` may name failures to try again besides those that are transient.
+ * `again` is told every failure, and may name those to try again besides the transient ones.
  */
 export async function retry<T>(
   options: RetryOptions,
@@ -35,12 +35,14 @@ export async function retry<T>(
     } catch (error) {
       if (!(error instanceof PresigndError) || final.has(error)) throw error;
       const asked = (error.retryAfter ?? 0) * 1000;
-      const helps = (error.transient || again(error, failures)) && asked <= LONGEST_RETRY_AFTER;
+      const wanted = again(error, failures);
+      const helps = (error.transient || wanted) && asked <= LONGEST_RETRY_AFTER;
       if (!helps || failures >= options.retries) {
         final.add(error);
         throw error;
       }
-      await pause(Math.max(asked, backoff(options.retryDelay, failures)), options.signal);
+      // On top of what is asked, which may be the same for all clients that failed together.
+      await pause(asked + backoff(options.retryDelay, failures), options.signal);
       await online(options.signal);
     }
   }
@@ -52,19 +54,26 @@ function backoff(first: number, failures: number): number {
 }
 
 /** Resolves after `milliseconds`, or rejects when `signal` is aborted. */
-function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+export function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
   return until(signal, (done) => {
     const timer = setTimeout(done, milliseconds);
     return () => clearTimeout(timer);
   });
 }
 
-/** Waits while the browser knows that it has no network: attempts in that time would only be used up. */
+/**
+ * Waits while the browser knows that it has no network: attempts in that time would only be used up. Not for ever,
+ * because some that say so have one.
+ */
 async function online(signal: AbortSignal | undefined): Promise<void> {
   if (globalThis.navigator?.onLine !== false) return;
   await until(signal, (done) => {
+    const timer = setTimeout(done, LONGEST_PAUSE);
     addEventListener("online", done, { once: true });
-    return () => removeEventListener("online", done);
+    return () => {
+      clearTimeout(timer);
+      removeEventListener("online", done);
+    };
   });
 }
 
@@ -73,6 +82,7 @@ function until(signal: AbortSignal | undefined, start: (done: () => void) => () 
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
     const undo = start(() => {
+      undo();
       signal?.removeEventListener("abort", aborted);
       resolve();
     });

@@ -1,6 +1,6 @@
 import type { Api, Call } from "./api.js";
 import { PresigndError } from "./error.js";
-import { retry } from "./retry.js";
+import { LONGEST_PAUSE, pause, retry } from "./retry.js";
 import type { SignPartsRequest, SignedParts, Upload, UploadGrant, UploadMethod, UploadedParts } from "./schema.js";
 import { type Answer, type Transfer, read, send } from "./transfer.js";
 
@@ -28,7 +28,10 @@ export interface UploadOptions {
   onIssued?: (upload: UploadGrant) => void | Promise<void>;
   /** Stops the upload where it is. With a `store`, the same call goes on from there later. */
   signal?: AbortSignal;
-  /** Remembers the upload until it is settled, under the file's name, size, type and date: the way to resume it. */
+  /**
+   * Remembers the upload until it is settled, under the file's name, size, type and date and these options: the way to
+   * resume it.
+   */
   store?: UploadStore;
   /** The file's name, which a `File` has by itself. */
   name?: string;
@@ -64,7 +67,16 @@ export async function upload(api: Api, file: Blob, options: UploadOptions): Prom
 /** What an upload's state is remembered under: the same file, picked again, has the same key. */
 function keyOf(api: Api, file: Blob, name: string, options: UploadOptions): string {
   const { lastModified = 0 } = file as Partial<File>;
-  return `presignd:${JSON.stringify([api.base, options.policy ?? "default", name, file.size, file.type, lastModified])}`;
+  const { policy = "default", method, metadata = {}, checksumSha256 } = options;
+  const of = [api.base, policy, name, file.size, typeOf(file, options), lastModified];
+  // What was promised for one purpose must not be found for another.
+  const wishes = [method, checksumSha256, Object.entries(metadata).sort()];
+  return `presignd:${JSON.stringify([...of, ...wishes])}`;
+}
+
+/** The media type to promise. Recorders name codecs in it, some after a comma, which no signed header may hold. */
+function typeOf(file: Blob, { type = file.type }: UploadOptions): string {
+  return type.includes(",") ? type.replace(/;.*/s, "") : type;
 }
 
 type SignedPart = SignedParts["parts"][number];
@@ -107,11 +119,11 @@ class Run {
   }
 
   async #issue(): Promise<UploadGrant> {
-    const { type, policy, method, metadata, checksumSha256 } = this.#options;
+    const { policy, method, metadata, checksumSha256 } = this.#options;
     const body = {
       original_file_name: this.#name,
       file_size: this.#file.size,
-      file_type: type ?? this.#file.type,
+      file_type: typeOf(this.#file, this.#options),
       policy,
       method,
       metadata,
@@ -160,11 +172,16 @@ class Run {
       await this.#call("DELETE", `/${grant.id}`).catch(() => {});
       throw unsupported();
     }
-    const remembered: Remembered = { id: grant.id, name: this.#name, size: this.#file.size };
-    // Full, or blocked: what is not remembered cannot be gone on with later, but it can be sent now.
-    await attempted(() => this.#options.store?.setItem(this.#key, JSON.stringify(remembered)));
+    await this.#remember();
     await this.#options.onIssued?.(grant);
     return this.#sendAndConfirm(resumed);
+  }
+
+  async #remember(): Promise<void> {
+    const { id, confirm_until: until } = this.#grant;
+    const remembered: Remembered = { id, name: this.#name, size: this.#file.size, until };
+    // Full, or blocked: what is not remembered cannot be gone on with later, but it can be sent now.
+    await attempted(() => this.#options.store?.setItem(this.#key, JSON.stringify(remembered)));
   }
 
   async #forget(): Promise<void> {
@@ -184,7 +201,8 @@ class Run {
       // Confirmed meanwhile, on the word of the store, or put together by a call that broke off: confirming once more
       // tells what became of it.
       const sending = method === "MULTIPART" ? this.#sendParts(again) : this.#sendWhole();
-      await sending.catch(unless("invalid_state", "parts_gone"));
+      const found = await sending.catch(unless("invalid_state", "parts_gone"));
+      if (found) return found;
       try {
         return await this.#confirm(this.#api.retries.retries);
       } catch (error) {
@@ -195,16 +213,43 @@ class Run {
   }
 
   /** Confirms. A store may need a moment until it shows what it has taken: `patience` is how often that is waited for. */
-  #confirm(patience: number): Promise<Upload> {
+  async #confirm(patience: number): Promise<Upload> {
     let left = patience;
     // While another call puts the parts together, a store may show neither them nor the file.
     const unseen = this.#grant.upload.method === "MULTIPART" ? "parts_gone" : "upload_incomplete";
-    const again = ({ code }: PresigndError) => code === unseen && left-- > 0;
-    return this.#post(`/${this.#grant.id}/complete`, { timeout: COMPLETE_TIMEOUT, again });
+    // A call whose answer did not come may be at it still, for as long as it may take.
+    let atItUntil = 0;
+    const again = ({ code, transient }: PresigndError) => {
+      if (transient) atItUntil = Date.now() + COMPLETE_TIMEOUT;
+      return code === unseen && left-- > 0;
+    };
+    const { id, callback } = this.#grant;
+    const ask = (headers = {}) =>
+      this.#post<Upload>(`/${id}/complete`, { timeout: COMPLETE_TIMEOUT, again, headers });
+    for (;;) {
+      try {
+        return await ask().catch((error: unknown) => {
+          // The user's session has ended over a long upload. What was granted is enough to confirm it.
+          if (!(error instanceof PresigndError) || error.status !== 401) throw error;
+          return ask({ "x-callback-token": callback.token }).catch((other: unknown) => {
+            throw other instanceof PresigndError && other.status === 401 ? error : other;
+          });
+        });
+      } catch (error) {
+        const isAtIt = error instanceof PresigndError && error.code === "parts_gone" && Date.now() < atItUntil;
+        if (!isAtIt) throw error;
+        await pause(Math.min(LONGEST_PAUSE, this.#api.retries.retryDelay * 16), this.#options.signal);
+      }
+    }
   }
 
-  async #sendWhole(): Promise<void> {
-    await this.#transfer(0, async (failures) => {
+  /** Gives the upload where it turns out to be confirmed already. */
+  async #sendWhole(): Promise<Upload | undefined> {
+    let confirmed: Upload | undefined;
+    await this.#transfer(0, async (failures, isAnswered) => {
+      // All may have arrived, and only the answer been lost: asking is cheaper than sending it again.
+      if (!isAnswered) confirmed = await this.#confirm(0).catch(unless("upload_incomplete"));
+      if (confirmed) return undefined;
       // What failed may have been refused without an answer that a browser shows: expired, or from another network.
       if (failures > 0) await this.#renew();
       const target = this.#grant.upload;
@@ -215,10 +260,11 @@ class Run {
       if (target.method === "PUT") return { ...target, body: this.#file, offset: 0 };
       throw unsupported();
     });
+    return confirmed;
   }
 
   /** Sends the parts that the store does not have: all, unless it is asked because this goes `again`. */
-  async #sendParts(again: boolean): Promise<void> {
+  async #sendParts(again: boolean): Promise<undefined> {
     const target = this.#grant.upload;
     if (target.method !== "MULTIPART") return;
     const pending = new Set(Array.from({ length: target.part_count }, (_, index) => index + 1));
@@ -244,7 +290,7 @@ class Run {
       }
     };
     // After a failure no part is begun; those under way may end, and need not be sent again later.
-    const workers = Array.from({ length: this.#options.concurrency ?? 4 }, () => worker().finally(() => pending.clear()));
+    const workers = Array.from({ length: this.#concurrency }, () => worker().finally(() => pending.clear()));
     await Promise.allSettled(workers);
     await Promise.all(workers);
   }
@@ -255,9 +301,14 @@ class Run {
       const part = this.#signed.get(number);
       // Handed out once: another attempt needs a fresh one, because this one may be why it failed.
       if (this.#signed.delete(number) && part) return part;
-      this.#signing ??= this.#sign(number, [...pending].slice(0, 15)).finally(() => (this.#signing = undefined));
+      // No more than begin at about the same time: on a slow line, the URLs of later ones would end before their turn.
+      this.#signing ??= this.#sign(number, [...pending].slice(0, this.#concurrency - 1)).finally(() => (this.#signing = undefined));
       await this.#signing;
     }
+  }
+
+  get #concurrency(): number {
+    return this.#options.concurrency ?? 4;
   }
 
   /** The bytes of part `number`. */
@@ -287,22 +338,31 @@ class Run {
   async #renew(): Promise<void> {
     this.#grant = await this.#post<UploadGrant>(`/${this.#grant.id}/renew`);
     this.#signed.clear();
+    await this.#remember();
   }
 
-  /** Sends what `prepare` describes until the store has taken it. */
-  async #transfer(number: number, prepare: (failures: number) => Promise<Prepared>): Promise<void> {
+  /** Sends what `prepare` describes until the store has taken it, or there is nothing more to send. */
+  async #transfer(
+    number: number,
+    prepare: (failures: number, isAnswered: boolean) => Promise<Prepared | undefined>,
+  ): Promise<void> {
     const { signal, stallTimeout = 60_000 } = this.#options;
+    // Whether the store has answered the attempt before, if there was one.
+    let isAnswered = true;
     const attempt = async (failures: number) => {
-      const prepared = await prepare(failures);
+      const prepared = await prepare(failures, isAnswered);
+      if (!prepared) return;
       const size = number > 0 ? prepared.body.size : this.#file.size;
       const onProgress = (sent: number) => {
         this.#sending.set(number, Math.min(size, Math.max(0, sent - prepared.offset)));
         this.#report();
       };
       try {
+        isAnswered = false;
         const answer = await send({ ...prepared, signal, stallTimeout, onProgress });
+        isAnswered = true;
         // 412: the object is there, so an earlier attempt has arrived, and only its answer was lost.
-        if (answer.status >= 300 && answer.status !== 412) throw refusal(answer);
+        if (answer.status >= 300 && answer.status !== 412) throw refusal(answer, number > 0);
         this.#arrived += size;
       } finally {
         this.#sending.delete(number);
@@ -338,6 +398,8 @@ interface Remembered {
   id: string;
   name: string;
   size: number;
+  /** When nothing is left to go on with any more, unless it is renewed before. */
+  until: string;
 }
 
 /** The id in what a store gave back, for a path; none, where something else has written there. */
@@ -377,7 +439,9 @@ function unsupported(): PresigndError {
  */
 function mayPass({ code, status, detail }: PresigndError, failures: number): boolean {
   if (code !== "storage_error") return false;
-  return status === 403 ? failures < 2 : status === 409 || detail === "RequestTimeout";
+  // AWS says with 400 that the session has ended that the URL was signed with.
+  if (status === 403 || detail === "ExpiredToken") return failures < 2;
+  return status === 409 || detail === "RequestTimeout";
 }
 
 /** Rethrows every error that has none of these codes. */
@@ -405,8 +469,10 @@ function formOf(fields: Record<string, string>, file: Blob): { body: Blob; type:
 }
 
 /** What the store's answer means. Its text is XML, of which the code is the only thing that is not about this request. */
-function refusal({ status, text }: Answer): PresigndError {
+function refusal({ status, text }: Answer, isPart: boolean): PresigndError {
   const detail = /<Code>(\w+)<\/Code>/.exec(text)?.[1];
+  // Put together or given up by another call: the service knows which.
+  if (isPart && detail === "NoSuchUpload") return new PresigndError("parts_gone", "The store has no parts of it any more");
   return new PresigndError("storage_error", `The store has answered ${status}`, { status, detail });
 }
 

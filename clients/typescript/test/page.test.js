@@ -258,6 +258,16 @@ test("of a large file only the missing parts are sent after a reload", async () 
   const issued = await latest();
   await page.reload();
   await page.locator("#unfinished-list").getByText("parts.bin").waitFor();
+  // What has been over for long is not offered for ever.
+  await page.evaluate(() => {
+    const [key, value] = Object.entries(localStorage).find(([key]) => key.startsWith("presignd-unfinished:"));
+    const old = { ...JSON.parse(value), name: "old.bin", until: new Date(Date.now() - 2 * 86_400_000).toISOString() };
+    localStorage.setItem(`${key}-old`, JSON.stringify(old));
+  });
+  await page.reload();
+  await page.locator("#unfinished-list").getByText("parts.bin").waitFor();
+  assert.equal(await page.locator("#unfinished-list").getByText("old.bin").count(), 0);
+  assert.equal(await page.evaluate(() => Object.keys(localStorage).filter((key) => key.endsWith("-old")).length), 0);
 
   let sent = 0;
   page.on("request", (request) => (sent += request.method() === "PUT"));

@@ -41,12 +41,27 @@ for (const [size, parts] of [
     });
     assert.equal(upload.method, "multipart");
     assert.equal(count(requests, "PUT store"), parts);
-    assert.equal(count(requests, "POST /api/v1/uploads/{id}/parts"), 1, "signed in one call");
+    const signed = count(requests, "POST /api/v1/uploads/{id}/parts");
+    assert.equal(signed, Math.ceil(parts / 4), "one call for as many as travel at the same time");
     assert.deepEqual(seen.at(-1), { loaded: size, total: size });
     assert.ok(seen.every(({ loaded }, index) => loaded >= (seen[index - 1]?.loaded ?? 0)), "it never falls");
     await assertStored(upload, size);
   });
 }
+
+test("completing is waited for though its answer is cut off", async () => {
+  let asked = 0;
+  const slow = (url) => {
+    if (!url.endsWith("/complete") || asked > 12) return undefined;
+    asked += 1;
+    return asked === 1 ? problem(504, "request_timeout") : problem(409, "parts_gone");
+  };
+  await answering(slow, async () => {
+    const upload = await client.upload(fileOf("large.bin", 6 * MEBIBYTE));
+    await assertStored(upload, 6 * MEBIBYTE);
+  });
+  assert.equal(asked, 13);
+});
 
 test("parts are bound to their digests where the policy requires it", async () => {
   const size = 17 * MEBIBYTE;

@@ -61,6 +61,64 @@ test("names of every script are kept, and so are types and metadata", async () =
   }
 });
 
+test("a recording's type goes without its codecs where these need a comma", async () => {
+  const types = { "video/webm;codecs=vp8,opus": "video/webm", "video/webm;codecs=vp8": "video/webm;codecs=vp8" };
+  for (const [type, expected] of Object.entries(types)) {
+    const upload = await client.upload(new File(["1"], "a.webm", { type }), { method });
+    assert.equal(upload.file_type, expected);
+  }
+});
+
+test("an answer that was lost costs no second transfer", async () => {
+  let lost = 0;
+  const losing = async (url, options, send) => {
+    if (url.startsWith(baseUrl) || lost > 0) return undefined;
+    lost += 1;
+    await (await send(url, options)).text();
+    throw new TypeError("fetch failed");
+  };
+  const requests = await requestsOf(() =>
+    answering(losing, async () => {
+      const upload = await client.upload(fileOf("a.bin", 1000), { method });
+      assert.equal(upload.state, "confirmed");
+      await assertStored(upload, bytesOf(1000));
+    }),
+  );
+  assert.equal(lost, 1);
+  assert.equal(requests.filter((request) => /^(PUT|POST) store$/.test(request)).length, 1, requests.join(", "));
+});
+
+test("the callback token confirms when the user's session has ended meanwhile", async () => {
+  const ended = async (url, { headers } = {}) =>
+    url.endsWith("/complete") && !headers["x-callback-token"] ? problem(401, "token_expired") : undefined;
+  await answering(ended, async () => {
+    const upload = await client.upload(fileOf("a.bin", 1000), { method });
+    assert.equal(upload.state, "confirmed");
+  });
+});
+
+test("the same file for another purpose is another upload", async () => {
+  const store = new MemoryStore();
+  const file = fileOf("a.bin", 1000);
+  const first = await interrupted(client, file, { method, store, metadata: { case: "42", by: "x" } });
+  const upload = await client.upload(file, { method, store, metadata: { case: "43", by: "x" } });
+  assert.notEqual(upload.id, first.id);
+  assert.equal(upload.metadata.case, "43");
+  const again = await client.upload(file, { method, store, metadata: { by: "x", case: "42" } });
+  assert.equal(again.id, first.id);
+});
+
+test("it stops also while it waits for a token", async () => {
+  const stop = new AbortController();
+  const reason = new Error("enough");
+  const token = () => {
+    queueMicrotask(() => stop.abort(reason));
+    return new Promise(() => {});
+  };
+  const stopped = newClient({ token }).upload(fileOf("a.bin", 1000), { method, signal: stop.signal });
+  await assert.rejects(stopped, reason);
+});
+
 test("a file on disk is streamed, and one that changed meanwhile is called unreadable", async (context) => {
   const folder = await mkdtemp(join(tmpdir(), "presignd-"));
   context.after(() => rm(folder, { recursive: true }));
