@@ -109,9 +109,10 @@ fn signed(url: &str, expires_at: DateTime<Utc>) -> HttpResponse {
     HttpResponse::Ok().json(SignedView { url, expires_at })
 }
 
-/// What Uppy hands to `signRequest`, and what a page may add that knows more.
+/// What Uppy hands to `signRequest`, and what a page may add that knows more. Pages pass on what they are given, so a
+/// field that a later Uppy adds is no mistake of anybody.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct SignBody {
     method: String,
     key: String,

@@ -4,8 +4,17 @@ import AwsS3 from '@uppy/aws-s3'
 import Uppy from '@uppy/core'
 import { chosenFile, sha256 } from './files.js'
 
-/** What `signRequest` of docs/CLIENTS.md is. */
-function signer(uppy, { url, authorization, sized }) {
+/** What docs/CLIENTS.md has for `signRequest`: with the sizes of files, whole ones are confirmed by what they came with. */
+function signer(uppy, { url, authorization, sized }, confirmations) {
+  const callbacks = new Map()
+  const confirm = async ({ url, token }) => {
+    const response = await fetch(url, { method: 'POST', headers: { 'x-callback-token': token } })
+    if (!response.ok) throw new Error(await response.text())
+  }
+  uppy.on('upload-success', (file) => {
+    const callback = callbacks.get(file.id)
+    if (callback) confirmations.push(confirm(callback))
+  })
   return async (request) => {
     const file = sized ? uppy.getFile(request.key) : undefined
     const response = await fetch(url, {
@@ -14,7 +23,9 @@ function signer(uppy, { url, authorization, sized }) {
       body: JSON.stringify({ ...request, size: file?.size, fileName: file?.name }),
     })
     if (!response.ok) throw new Error(await response.text())
-    return response.json()
+    const signed = await response.json()
+    if (file && signed.callback) callbacks.set(file.id, signed.callback)
+    return signed
   }
 }
 
@@ -52,7 +63,8 @@ function byCredentials(uppy, { url, authorization }) {
 /** Uploads `files`, cancels at `cancelAt` bytes, and tries what failed `retries` times again. */
 window.upload = async ({ options, sign, credentials, files, cancelAt = Infinity, retries = 0 }) => {
   const uppy = new Uppy({ autoProceed: false })
-  const signed = sign && { signRequest: signer(uppy, sign), ...(sign.sized ? { generateObjectKey: (file) => file.id } : {}) }
+  const confirmations = []
+  const signed = sign && { signRequest: signer(uppy, sign, confirmations), ...(sign.sized ? { generateObjectKey: (file) => file.id } : {}) }
   const more = signed ?? (credentials ? byCredentials(uppy, credentials) : {})
   uppy.use(AwsS3, { ...options, ...more })
   const outcomes = new Map()
@@ -72,5 +84,6 @@ window.upload = async ({ options, sign, credentials, files, cancelAt = Infinity,
   })
   await uppy.upload()
   for (let left = retries; left > 0 && uppy.getFiles().some((file) => file.error); left -= 1) await uppy.retryAll()
+  await Promise.all(confirmations)
   return { cancelled, files: [...outcomes.values()] }
 }

@@ -364,7 +364,7 @@ async fn spoken(backend: Backend) {
     };
     let begin = async || {
         let metadata = json!({ "name": "the case", "case": "42" });
-        let body = json!({ "method": "POST", "key": "a.txt", "size": "6000000", "metadata": &metadata });
+        let body = json!({ "method": "POST", "key": "a.txt", "size": "6000000", "metadata": &metadata, "later": {} });
         let begun = page.post_nothing(&sign(body).await).await;
         assert_eq!(begun.status, StatusCode::OK, "{begun:?}");
         let text = begun.text();
@@ -393,6 +393,9 @@ async fn spoken(backend: Backend) {
     let refused = page.post_nothing(&begin.replace("size=5", "size=%2B5")).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{refused:?}");
     assert!(refused.text().contains("size must be a whole number of bytes"), "{refused:?}");
+    let brief = json!({ "method": "POST", "key": "a.txt", "expiresIn": 0 });
+    let refused = alice.post("/api/v1/sign", &brief).await.expect_problem(422, "invalid_request");
+    assert_eq!(refused["errors"][0]["field"], "expiresIn", "{refused}");
     let metadata = json!({ "method": "POST", "key": "a.txt", "metadata": { "Case": "42" } });
     let refused = alice.post("/api/v1/sign", &metadata).await.expect_problem(422, "invalid_request");
     assert_eq!(refused["errors"][0]["field"], "metadata.Case", "{refused}");

@@ -2211,6 +2211,7 @@ export interface components {
             };
         };
         Nothing: Record<string, never>;
+        /** @description What Uppy hands to `signRequest`, and what the page knows besides. Other fields are ignored. */
         SignRequest: {
             /** @enum {string} */
             method: "GET" | "PUT" | "POST" | "DELETE";
