@@ -2,15 +2,21 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::support::{AppOptions, Backend, Suite, TestApp};
+use crate::support::{
+    AppOptions, Backend, Suite, TestApp,
+    app::{AUDIENCE, ISSUER, JWT_SECRET, TokenOptions},
+};
 
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.needing("curl", |suite| {
         suite.needing("jq", |suite| {
-            for page in pages() {
-                // Pages say themselves what they ask of a store: forms by its own credentials, if forms at all.
-                suite.everywhere(&format!("the_commands_of_{page}_work"), move |backend| run(backend, page.clone()));
-            }
+            suite.needing("python3", |suite| {
+                for page in pages() {
+                    // Pages say themselves what they ask of a store: forms by its own credentials, if forms at all.
+                    suite
+                        .everywhere(&format!("the_commands_of_{page}_work"), move |backend| run(backend, page.clone()));
+                }
+            });
         });
     });
 }
@@ -50,7 +56,8 @@ async fn run(backend: Backend, page: String) {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "60", "bash", "-euo", "pipefail", "-c", &blocks(&page, "sh").join("\n")]);
     command.current_dir(folder.path()).env("BASE", app.base());
-    command.env("TOKEN", app.token(&crate::support::app::TokenOptions::default()));
+    command.env("TOKEN", app.token(&TokenOptions::default()));
+    command.envs([("ISSUER", ISSUER), ("AUDIENCE", AUDIENCE), ("SECRET", JWT_SECRET)]);
     let output = command.output().expect("bash and timeout are installed");
     assert!(
         output.status.success(),
