@@ -38,12 +38,17 @@ pub(super) struct Nginx {
 impl Nginx {
     /// Starts it in `folder` with the shipped configuration, in which only addresses and folders are others.
     pub(super) fn start(app: &TestApp, folder: &Path, caches: bool) -> Self {
+        Self::in_front_of(&app.address().to_string(), folder, caches)
+    }
+
+    fn in_front_of(service: &str, folder: &Path, caches: bool) -> Self {
         let port = free_port().expect("a free port");
         let mut configuration = CONFIGURATION.to_owned();
         let changes = [
             ("listen 80;", format!("listen 127.0.0.1:{port};")),
-            ("server 127.0.0.1:8080;", format!("server {};", app.address())),
+            ("server 127.0.0.1:8080;", format!("server {service};")),
             ("/var/log/nginx/access.log", folder.join("access.log").display().to_string()),
+            ("/var/log/nginx/error.log", folder.join("server.log").display().to_string()),
             ("/var/cache/nginx/presignd", folder.join("cache").display().to_string()),
         ];
         for (shipped, here) in changes {
@@ -267,6 +272,17 @@ async fn tickets(backend: Backend) {
     // A ticket that is not used up yet is as good as the file to whoever reads the log.
     let logged = std::fs::read_to_string(app.folder().join("access.log")).expect("a log");
     assert!(logged.contains("POST /api/v1/downloads") && !logged.contains("/t/"), "{logged}");
+    // Nor when nobody answers, as at every restart.
+    let folder = tempfile::tempdir().unwrap();
+    let nginx = Nginx::in_front_of("127.0.0.1:1", folder.path(), false);
+    let anonymous = Caller::new(nginx.base.clone(), None, [127, 0, 0, 1].into());
+    assert_eq!(anonymous.get(&ticket).await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(anonymous.get("/metrics").await.status, StatusCode::NOT_FOUND);
+    drop(nginx);
+    for log in ["access.log", "server.log", "error.log"] {
+        let logged = std::fs::read_to_string(folder.path().join(log)).expect("a log");
+        assert!(!logged.contains("/t/"), "{log}: {logged}");
+    }
     app.end().await;
 }
 
