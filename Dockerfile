@@ -32,15 +32,18 @@ COPY --from=build /presignd /usr/local/bin/presignd
 # The default, loopback, cannot be reached from outside of a container. The environment comes before the file, so
 # server.listen in the file has no effect here; another port needs another `presignd probe --url` as well.
 ENV PRESIGND_SERVER__LISTEN=0.0.0.0:8080
-# For every command: `docker run IMAGE migrate` finds it as `serve` does. Mount it there, or name another place.
+# For every command: `docker run IMAGE migrate` finds it as `serve` does. Mount the folder there, or name another place. Not
+# the single files: an editor that replaces one would not be noticed.
 ENV PRESIGND_CONFIG=/etc/presignd/presignd.toml
 EXPOSE 8080
 
 # Numeric, so that Kubernetes can see that it is not root (runAsNonRoot). Nothing is written to disk.
 USER 10001:10001
 
-# Asks /readyz: healthy means that the database, the store and the issuers' keys are there as well.
-HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 CMD ["presignd", "probe"]
+# Whether the process is alive, and not whether everything that it needs is: some orchestrators replace what is not healthy,
+# and a database that is away would have them replace all of it. Who sends traffic asks /readyz. A container that runs another
+# command than serve has nothing to ask: docker run --no-healthcheck.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 CMD ["presignd", "probe", "--url", "http://127.0.0.1:8080/healthz"]
 
 # Requests in flight finish and the ledger is written out, for at most server.shutdown_timeout (30s): give the
 # orchestrator's grace period more than that.
