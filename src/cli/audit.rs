@@ -30,9 +30,10 @@ pub(super) enum AuditCommand {
     /// CSV, a cell that a spreadsheet would take for a formula is led by an apostrophe.
     #[command(after_help = "\
 Examples:
-  presignd audit export --format csv --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z > november.csv
-  presignd audit export --format jsonl --issuer https://id.example.com/ --user alice
-  presignd audit export --format jsonl --kind refused --network 203.0.113.0/24 | jq .reason
+  presignd audit export --format csv --since 2026-11-01T00:00:00Z > all.csv
+  presignd audit export --format jsonl --issuer https://id.example.com/ \\
+      --user alice --until 2026-12-01T00:00:00Z
+  presignd audit export --format jsonl --kind refused | jq .reason
 
 Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood.")]
     Export(ExportArgs),
