@@ -48,6 +48,7 @@ mod smoke;
 mod support;
 mod sweeper;
 mod tickets;
+mod tls;
 mod typescript_client;
 mod uploads;
 mod webhooks;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
     smoke::register(&mut suite);
     sweeper::register(&mut suite);
     tickets::register(&mut suite);
+    tls::register(&mut suite);
     typescript_client::register(&mut suite);
     uploads::register(&mut suite);
     webhooks::register(&mut suite);

@@ -3,7 +3,6 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -13,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{PATH, TOKEN, counts, notification, put, sent, shown};
-use crate::support::{AppOptions, Backend, Reply, Suite, TestApp, backend::BackendKind};
+use crate::support::{AppOptions, Backend, Reply, Suite, TestApp, backend::BackendKind, certificates::openssl};
 
 const TOPIC: &str = "arn:aws:sns:eu-central-1:111122223333:uploads";
 const OTHER_TOPIC: &str = "arn:aws:sns:eu-central-1:111122223333:other";
@@ -78,11 +77,6 @@ impl Signer {
         message["Signature"] = STANDARD.encode(std::fs::read(output).unwrap()).into();
         message
     }
-}
-
-fn openssl(arguments: &[&str]) {
-    let output = Command::new("openssl").args(arguments).output().expect("openssl is installed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A service that takes messages of [`TOPIC`] under a certificate of its own signer.

@@ -154,6 +154,21 @@ impl Postgres {
         }
     }
 
+    /// Has the running server offer TLS, under this certificate with its key.
+    pub(crate) fn enable_tls(&self, certificate: &Path, key: &Path) -> Result<(), String> {
+        for (file, name) in [(certificate, "server.crt"), (key, "server.key")] {
+            let own = self.data_dir().join(name);
+            let place = || -> std::io::Result<()> {
+                std::fs::copy(file, &own)?;
+                std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o600))?;
+                self.run_as.map_or(Ok(()), |account| chown(&own, Some(account.uid), Some(account.gid)))
+            };
+            place().map_err(|e| format!("{}: {e}", own.display()))?;
+        }
+        self.psql("postgres", "ALTER SYSTEM SET ssl = on")?;
+        self.psql("postgres", "SELECT pg_reload_conf()").map(drop)
+    }
+
     /// The connection URL of a database, with the superuser's password.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
