@@ -28,6 +28,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.alone("every_help_teaches", every_help_teaches);
     suite.alone("what_is_not_a_command_exits_2", not_a_command);
     suite.alone("check_accepts_good_files", check_accepts);
+    suite.alone("check_accepts_the_examples", check_accepts_the_examples);
     suite.alone("check_remarks_on_sessions_that_are_too_short", check_remarks);
     suite.alone("check_remarks_on_addresses_that_nobody_can_reach", check_remarks_on_addresses);
     suite.alone("check_names_file_line_key_and_rule", check_refuses);
@@ -239,6 +240,29 @@ fn check_accepts() {
     let path = folder.path().join("presignd.toml");
     run(&["check", "--config", path.to_str().unwrap()], Path::new("/"), &[]).expect(0);
     run(&["check"], Path::new("/"), &[("PRESIGND_CONFIG", path.to_str().unwrap())]).expect(0);
+}
+
+fn check_accepts_the_examples() {
+    let folder = folder();
+    // What the example leaves to the place that it is copied to.
+    let mut settings = include_str!("../../presignd.example.toml").to_owned();
+    for (place, text) in [
+        ("/run/secrets/presignd-callback-k202611", "0123456789abcdef0123456789abcdef\n"),
+        ("/run/secrets/presignd-webhook-app", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"),
+    ] {
+        let file = folder.path().join(place.rsplit('/').next().unwrap());
+        fs::write(&file, text).unwrap();
+        assert!(settings.contains(place), "{place}");
+        settings = settings.replace(place, file.to_str().unwrap());
+    }
+    let authority = "tls_ca_file = \"/etc/presignd/database-ca.pem\"\n";
+    assert!(settings.contains(authority));
+    fs::write(folder.path().join("presignd.toml"), settings.replace(authority, "")).unwrap();
+    fs::write(folder.path().join("policies.toml"), include_str!("../../policies.example.toml")).unwrap();
+    let ended = run(&["check"], folder.path(), &[]).expect(0);
+    // As the comment in the example says.
+    let notes: Vec<&str> = ended.lines().into_iter().filter(|line| line.starts_with("note: ")).collect();
+    assert!(notes.len() == 1 && notes[0].starts_with("note: policy.video.upload: "), "{ended:?}");
 }
 
 fn check_remarks() {

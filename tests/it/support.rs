@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod backend;
 pub(crate) mod caller;
+pub(crate) mod certificates;
 pub(crate) mod chaos;
 pub(crate) mod load;
 pub(crate) mod program;

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use presignd::clock::Clock;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -31,6 +31,8 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_use_that_is_overtaken_does_not_count", overtaken);
     suite.everywhere("looking_at_a_ticket_does_not_use_it", looking);
     suite.everywhere("without_sts_a_ticket_is_still_bound_to_a_network", without_sts);
+    // The embedded PostgreSQL has no connection to spare for looking at the table.
+    suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "a_ticket_is_kept_for_a_week_after_its_end", kept);
     // The embedded PostgreSQL serves one process, and one connection.
     suite.on(&[BackendKind::SeaweedFs], "a_flood_of_refusals_is_answered_and_accounted_for", flood);
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "of_a_thousand_redemptions_one_wins", thousand);
@@ -342,6 +344,22 @@ async fn without_sts(backend: Backend) {
     let unheld = scoped.replace("download.uses = 1\n", "");
     let status = app.change_policies(&unheld).await;
     assert_eq!(status.failures_total, 1, "{status:?}");
+    app.end().await;
+}
+
+async fn kept(backend: Backend) {
+    let options = AppOptions { clock: Clock::manual(Clock::System.now()), ..options() };
+    let app = TestApp::start_with(&backend, options).await;
+    let alice = app.user("alice");
+    let issued = ticket(&alice, &upload(&alice, "once").await).await;
+    let end: DateTime<Utc> = issued["expires_at"].as_str().unwrap().parse().unwrap();
+    let count = |table: &str| app.database.psql(&format!("SELECT count(*) FROM {table}")).trim().to_owned();
+    for (days, left) in [(6, "1"), (8, "0")] {
+        app.clock.set(end + TimeDelta::days(days));
+        app.running.service.maintain().await.expect("the database answers");
+        assert_eq!(count("download_tickets"), left, "after {days} days");
+    }
+    assert_eq!(count("download_intents"), "1", "the permission stays");
     app.end().await;
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&[BackendKind::Embedded], "an_upload_is_renewed_for_as_long_as_its_policy_lets_it", renew_within);
     suite.everywhere("lists_show_own_uploads_page_by_page", list);
     suite.everywhere("an_idempotency_key_leads_to_one_upload", idempotency);
+    suite.everywhere("an_idempotency_key_is_remembered_for_a_day", idempotency_for_a_day);
     suite.everywhere("requests_at_once_with_one_idempotency_key_make_one_upload", idempotency_at_once);
     suite.everywhere("a_replay_after_the_end_tells_the_outcome", idempotency_after_the_end);
     // The embedded PostgreSQL serves one connection.
@@ -556,6 +557,31 @@ async fn idempotency(backend: Backend) {
     }
     issue_once(&alice, &"k".repeat(255), &body).await.expect(StatusCode::CREATED);
     assert_eq!(listed(&alice, "").await.len(), 4);
+    app.end().await;
+}
+
+async fn idempotency_for_a_day(backend: Backend) {
+    let policies = "[policy.default]\nmethods = [\"put\"]\nip_scope = \"off\"\nconfirm.grace = \"3d\"\n".to_owned();
+    let options =
+        AppOptions { clock: Clock::manual(Clock::System.now()), policies: Some(policies), ..AppOptions::unscoped() };
+    let app = TestApp::start_with(&backend, options).await;
+    let body = json!({ "original_file_name": "a.txt", "file_size": 1 });
+    let batch = json!({ "uploads": [&body, &body] });
+    // A token ends long before the key does.
+    let issue = async |at: DateTime<Utc>| {
+        app.clock.set(at);
+        let alice = app.user("alice");
+        let one = issue_once(&alice, "k", &body).await.expect(StatusCode::CREATED);
+        let request = alice.request(Method::POST, "/api/v1/uploads/batch").header("idempotency-key", "b").json(&batch);
+        let several = Reply::of(request).await.expect(StatusCode::OK);
+        let of_batch = |at: usize| several["results"][at]["upload"]["id"].as_str().expect("an id").to_owned();
+        [id(&one).to_owned(), of_batch(0), of_batch(1)]
+    };
+    let begin = app.clock.now();
+    let first = issue(begin).await;
+    assert_eq!(issue(begin + TimeDelta::minutes(24 * 60 - 1)).await, first);
+    let next = issue(begin + TimeDelta::hours(24) + TimeDelta::seconds(1)).await;
+    assert!(next.iter().all(|id| !first.contains(id)), "{first:?} {next:?}");
     app.end().await;
 }
 
