@@ -17,6 +17,7 @@ use crate::events::TOKEN;
 use crate::support::{
     AppOptions, Backend, Caller, Reply, Suite, TestApp, TestScanner,
     app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions},
+    backend::BackendKind,
     caller::{headers, id},
     load::eventually,
     scanner::Answer,
@@ -28,6 +29,7 @@ const NOBODYS: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.alone("the_contract_lists_the_routes_and_no_others", routes);
     suite.alone("the_contract_lists_the_error_codes_and_no_others", error_codes);
+    suite.on(&[BackendKind::Embedded], "bodies_have_the_fields_of_the_contract", fields);
     suite.everywhere("every_answer_looks_as_the_contract_says", answers);
 }
 
@@ -106,8 +108,12 @@ impl Judge {
 
     /// Sends `request` to an operation of the contract and judges the answer.
     async fn call(&mut self, status: u16, method: Method, path: &str, request: RequestBuilder) -> Reply {
-        let reply = Reply::of(request).await;
         let name = format!("{method} {path}");
+        // A batch is answered whatever its items are.
+        if status < 300 && path != "/api/v1/uploads/batch" {
+            self.judge_request(&name, &method, path, &request);
+        }
+        let reply = Reply::of(request).await;
         assert_eq!(reply.status, status, "{name}: {}", reply.text());
         let operation = &self.contract["paths"][path][method.as_str().to_lowercase()];
         let response = &operation["responses"][status.to_string()];
@@ -138,11 +144,7 @@ impl Judge {
         let media = content.get(content_type).or_else(|| content.get(essence)).or_else(|| content.get("*/*"));
         let media = media.unwrap_or_else(|| panic!("{name} {status} is not said to answer {content_type}"));
         if essence.ends_with("json") {
-            let schema = json!({
-                "$schema": "https://json-schema.org/draft/2020-12/schema",
-                "allOf": [media["schema"]],
-                "components": self.contract["components"],
-            });
+            let schema = self.schema(&media["schema"]);
             let key = (method.to_string(), path.to_owned(), status);
             let validator = self.validators.entry(key).or_insert_with(|| {
                 let options = jsonschema::options().should_validate_formats(true);
@@ -164,6 +166,49 @@ impl Judge {
         reply
     }
 
+    /// What succeeds has to be a request that the contract shows.
+    fn judge_request(&self, name: &str, method: &Method, path: &str, request: &RequestBuilder) {
+        let item = &self.contract["paths"][path];
+        let operation = &item[method.as_str().to_lowercase()];
+        let request = request.try_clone().and_then(|request| request.build().ok()).expect("a request from memory");
+        let parameters = [&item["parameters"], &operation["parameters"]];
+        let named: BTreeSet<&str> = parameters
+            .iter()
+            .flat_map(|list| list.as_array().into_iter().flatten())
+            .map(|parameter| resolve(&self.contract, parameter))
+            .filter(|parameter| parameter["in"] == "query")
+            .filter_map(|parameter| parameter["name"].as_str())
+            .collect();
+        for (query, _) in request.url().query_pairs() {
+            // An object's members are `name[member]`.
+            let query = query.split('[').next().unwrap_or_default();
+            assert!(named.contains(query), "{name}: {query} is none of {named:?}");
+        }
+        let Some(body) = request.body().and_then(|body| body.as_bytes()).filter(|body| !body.is_empty()) else {
+            return;
+        };
+        let content = &resolve(&self.contract, &operation["requestBody"])["content"];
+        assert!(!content.is_null(), "{name} is not said to take a body");
+        let Some(schema) = content.get("application/json").map(|media| &media["schema"]) else { return };
+        let schema = self.schema(schema);
+        let body: Value = serde_json::from_slice(body).expect("JSON");
+        let wrong: Vec<String> = jsonschema::validator_for(&schema)
+            .expect("a schema")
+            .iter_errors(&body)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert_eq!(wrong, Vec::<String>::new(), "{name}: {body}");
+    }
+
+    /// A schema of the contract with all that it refers to.
+    fn schema(&self, schema: &Value) -> Value {
+        json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "allOf": [schema],
+            "components": self.contract["components"],
+        })
+    }
+
     async fn get(&mut self, status: u16, caller: &Caller, path: &str) -> Reply {
         self.call(status, Method::GET, path, caller.request(Method::GET, path)).await
     }
@@ -177,6 +222,36 @@ impl Judge {
         let request = caller.request(method.clone(), &format!("/api/v1/uploads/{id}{action}"));
         self.call(status, method, &format!("/api/v1/uploads/{{id}}{action}"), request).await
     }
+}
+
+/// Bodies have the fields that the contract shows, and no others: the answer to an unknown one names all.
+async fn fields(backend: Backend) {
+    let app = TestApp::start_with(&backend, crate::audit::with_admin()).await;
+    let admin = crate::audit::administrator(&app);
+    let contract = contract();
+    let id = admin.issue("a.txt", b"1", &json!({})).await["id"].as_str().expect("an id").to_owned();
+    let mut tried = 0;
+    for (path, item) in contract["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let content = &resolve(&contract, &operation["requestBody"])["content"]["application/json"];
+            let schema = resolve(&contract, &content["schema"]);
+            // The others are contracts of somebody else, whose clients may send more.
+            if schema["additionalProperties"] != false {
+                continue;
+            }
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            let request = admin.request(method, &path.replace("{id}", &id)).json(&json!({ "no_such_field": 1 }));
+            let problem = Reply::of(request).await.expect_problem(422, "invalid_request");
+            let rule = problem["errors"][0]["rule"].as_str().expect("a rule");
+            assert!(rule.starts_with("unknown field `no_such_field`, expected "), "{path}: {rule}");
+            let accepted: BTreeSet<&str> = rule.split('`').skip(3).step_by(2).collect();
+            let shown: BTreeSet<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(accepted, shown, "{path}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 9, "{tried}");
+    app.end().await;
 }
 
 async fn answers(backend: Backend) {
