@@ -353,7 +353,9 @@ impl SigningCertificate {
 fn certificate_url(text: &str, host: &str) -> Result<Url, SnsError> {
     let url = url_of_host(text, host)?;
     // SNS serves other things under its name as well, and with a query answers whatever was asked for.
-    if url.path().strip_suffix(".pem").is_some() && url.query().is_none() { Ok(url) } else { Err(SnsError::ForeignUrl) }
+    let digest = url.path().strip_prefix("/SimpleNotificationService-").and_then(|rest| rest.strip_suffix(".pem"));
+    let is_one = digest.is_some_and(|digest| digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if is_one && url.query().is_none() { Ok(url) } else { Err(SnsError::ForeignUrl) }
 }
 
 fn subscribe_url(text: &str, host: &str) -> Result<SubscribeUrl, SnsError> {
@@ -393,6 +395,8 @@ mod tests {
             good.replace(HOST, &format!("evil.{HOST}")),
             good.replace(HOST, "sns.eu-central-1.amazonaws.com.cn"),
             good.replace(".pem", ".html"),
+            good.replace("9c6465", "xxxxxx"),
+            good.replace("SimpleNotificationService", "other"),
             format!("{good}?x"),
             format!("{good}#x"),
             format!("https://{HOST}/?x=.pem"),
@@ -439,7 +443,7 @@ mod tests {
         let message = serde_json::json!({
             "Type": "Notification", "Message": "{}", "MessageId": "i", "TopicArn": topic().as_str(),
             "Timestamp": Clock::System.now(), "Signature": "AAAA", "SignatureVersion": "2",
-            "SigningCertURL": format!("https://{HOST}/x.pem"),
+            "SigningCertURL": format!("https://{HOST}/SimpleNotificationService-9c6465fa7f48f5cacd23014631ec1136.pem"),
         });
         let verify = async |verifier: SnsVerifier| verifier.verify(message.to_string().as_bytes()).await;
         let (told, verified) = visited(verify).await;
