@@ -6,8 +6,6 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use chrono::SubsecRound as _;
-
 use super::{Caller, DomainError, Service};
 use crate::{
     db::AccessEvent,
@@ -84,7 +82,7 @@ impl Service {
             actor: Some((principal.issuer.clone(), principal.subject.clone())),
             prefix: Some(request.prefix.clone()),
             expires_at: Some(cookies.expires_at),
-            ..AccessEvent::new(AuditKind::CookiesIssued, now.trunc_subsecs(3))
+            ..AccessEvent::new(AuditKind::CookiesIssued, now)
         };
         // Before anybody has them.
         self.database.record_event(&event).await?;

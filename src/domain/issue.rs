@@ -364,7 +364,7 @@ impl Service {
 fn area(principal: &Principal, policy: &str, network: Option<ClientNetwork>) -> StagingArea {
     let network = network.map(|network| network.to_string()).unwrap_or_default();
     let mut context = digest::Context::new(&digest::SHA256);
-    // Whoever speaks for two tenants has an area in each. A tenant's name may be empty, which is not to have none.
+    // Whoever speaks for two tenants has an area in each. An empty name, which tokens cannot have, is not to have none.
     let tenant = principal.tenant.as_ref().map(|tenant| format!("={tenant}")).unwrap_or_default();
     for part in ["presignd area v1", &principal.issuer, &tenant, &principal.subject, policy, &network] {
         // With its length, so that no two lists of parts read the same.

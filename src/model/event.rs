@@ -1,10 +1,8 @@
 //! What receivers of webhooks are told.
 
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
-use super::{IntentState, Invalid};
+use super::IntentState;
 
 /// The type of an event, as the body of a webhook names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,10 +25,6 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// All types, for tables and tests.
-    pub const ALL: [Self; 5] =
-        [Self::UploadConfirmed, Self::UploadRejected, Self::UploadExpired, Self::UploadAborted, Self::DownloadIssued];
-
     /// What an endpoint gets that names no types: the end of every upload.
     pub const DEFAULT: [Self; 4] =
         [Self::UploadConfirmed, Self::UploadRejected, Self::UploadExpired, Self::UploadAborted];
@@ -55,22 +49,5 @@ impl EventType {
             IntentState::Expired => Some(Self::UploadExpired),
             IntentState::Aborted => Some(Self::UploadAborted),
         }
-    }
-}
-
-impl fmt::Display for EventType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for EventType {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL.into_iter().find(|event| event.as_str() == text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::as_str).join(", ");
-            Invalid::new(format!("must be one of: {names}"))
-        })
     }
 }

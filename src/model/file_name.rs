@@ -3,7 +3,10 @@
 use super::Invalid;
 
 /// The longest slug put into an object key, in bytes: the key also holds a prefix and an id and may not pass 1,024.
-const MAX_SLUG: usize = 120;
+pub const MAX_SLUG: usize = 120;
+
+/// The longest extension of it, in bytes.
+const MAX_EXTENSION: usize = 16;
 
 /// A file name as the user wrote it, in any script: 1 to 255 characters, no path separators, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +40,11 @@ impl FileName {
     /// empty, with its extension kept: what an object key holds, so that no client or proxy has to escape it.
     pub fn slug(&self) -> String {
         let (stem, extension) = match self.0.rsplit_once('.') {
-            Some((stem, extension)) if !stem.is_empty() => (stem, slugify(extension, 16)),
+            Some((stem, extension)) if !stem.is_empty() => (stem, slugify(extension, MAX_EXTENSION)),
             _ => (self.0.as_str(), String::new()),
         };
-        let mut slug = slugify(stem, MAX_SLUG - 17);
+        // What is left beside the extension and its dot.
+        let mut slug = slugify(stem, MAX_SLUG - MAX_EXTENSION - 1);
         if slug.is_empty() {
             slug.push_str("file");
         }

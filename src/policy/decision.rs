@@ -283,7 +283,7 @@ impl Rules {
         let owner = reader.is(owner_issuer, owner_subject, owner_tenant);
         match self.readers {
             Readers::Owner => owner,
-            // An issuer that writes an empty claim for users without a tenant must not make them one tenant.
+            // Tokens with an empty name are refused; should one get here, it must not make strangers one tenant.
             Readers::Tenant => {
                 let tenant = reader.tenant.as_deref().filter(|tenant| !tenant.is_empty());
                 owner || (same_issuer && tenant.is_some() && tenant == owner_tenant)

@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::{PolicyError, PolicyProblem, Rules, format};
-use crate::{config::Problem, model::IpScope};
+use crate::config::Problem;
 
 /// The policies of one file, each with its planned changes.
 #[derive(Debug)]
@@ -54,16 +54,6 @@ impl PolicyDocument {
     /// The longest life that any policy gives a URL, uploads and downloads, now or at any time.
     pub fn longest_expiry(&self) -> Duration {
         self.longest_expiry
-    }
-
-    /// Whether any policy binds URLs to the client's network, now or at any time.
-    pub fn scopes_by_network(&self) -> bool {
-        self.all_rules().any(|(_, rules)| rules.ip_scope != IpScope::Off)
-    }
-
-    /// The next instant after `now` at which the rules of some policy change.
-    pub fn next_change(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.policies.values().filter_map(|timeline| timeline.instants().find(|from| *from > now)).min()
     }
 
     /// Adds to `problem` the line where its key is written, or where the nearest table around it starts: for rules
@@ -225,25 +215,9 @@ upload.expires_in = "20m"
     }
 
     #[test]
-    fn next_change_is_the_nearest_of_all_policies_and_never_now() {
-        let document = parse(PLANNED);
-        for (now, next) in [
-            ("2026-01-01T00:00:00Z", Some("2027-01-01T00:00:00Z")),
-            ("2027-01-01T00:00:00Z", Some("2027-01-15T00:00:00Z")),
-            ("2027-01-15T00:00:00Z", Some("2027-02-01T00:00:00Z")),
-            ("2027-02-01T00:00:00Z", None),
-        ] {
-            assert_eq!(document.next_change(at(now)), next.map(at), "{now}");
-        }
-    }
-
-    #[test]
-    fn longest_expiry_and_scoping_look_at_every_policy_and_every_period() {
+    fn longest_expiry_looks_at_every_policy_and_every_period() {
         let document = parse(PLANNED);
         assert_eq!(document.longest_expiry(), Duration::from_mins(20));
-        assert!(!document.scopes_by_network());
-        let scoped = format!("{PLANNED}ip_scope = {{ v4 = 24, v6 = 56 }}\n");
-        assert!(parse(&scoped).scopes_by_network());
         let downloads = "[policy.default]\nupload.expires_in = \"1s\"\ndownload.expires_in = \"9s\"\n";
         assert_eq!(parse(downloads).longest_expiry(), Duration::from_secs(9));
         let slow = "[policy.default]\nmax_size = \"1GiB\"\nupload.min_rate = \"1MiB/s\"\n";

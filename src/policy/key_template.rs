@@ -8,13 +8,10 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, Datelike as _, Utc};
 
-use crate::model::{IntentId, Invalid, ObjectKey, Principal, StagingArea, object_key::STAGING};
+use crate::model::{IntentId, Invalid, ObjectKey, Principal, StagingArea, file_name::MAX_SLUG, object_key::STAGING};
 
 /// The longest segment made of a tenant or a user, in bytes; longer ones are hashed.
 const MAX_SEGMENT: usize = 128;
-
-/// The longest `{name}`, in bytes, that [`crate::model::FileName::slug`] makes.
-const MAX_SLUG: usize = 120;
 
 /// An object key with placeholders, such as `uploads/{yyyy}/{mm}/{id}-{name}`.
 ///

@@ -146,7 +146,7 @@ pub struct PolicyHandle {
 }
 
 impl PolicyHandle {
-    /// A handle whose document never changes, for tests and for a policy that is built in.
+    /// A handle whose document stays as it is, unless a watcher replaces it.
     pub fn fixed(document: PolicyDocument) -> Self {
         let status = PolicyStatus { version: document.version().to_owned(), ..PolicyStatus::default() };
         Self { current: Arc::new(ArcSwap::from_pointee(document)), status: watch::Sender::new(status) }
@@ -354,6 +354,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::model::IpScope;
 
     /// Only how long a failure takes to be called one.
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -525,8 +526,11 @@ mod tests {
     async fn what_the_service_cannot_do_is_refused_with_the_line_that_asks_for_it() {
         let (_folder, path) = folder_with(1);
         let unscoped = |document: &PolicyDocument| {
-            let scoped = document.scopes_by_network();
-            if scoped { Err(vec![Problem::new("policy.default.ip_scope", "must be \"off\"")]) } else { Ok(()) }
+            if document.all_rules().any(|(_, rules)| rules.ip_scope != IpScope::Off) {
+                Err(vec![Problem::new("policy.default.ip_scope", "must be \"off\"")])
+            } else {
+                Ok(())
+            }
         };
         let watch = || watch_with(path.clone(), &Handle::current(), Box::new(unscoped), None, NEVER);
         let error = watch().unwrap_err().to_string();
@@ -537,7 +541,7 @@ mod tests {
         fs::write(&path, "[policy.default]\nreaders = \"tenant\"\nip_scope = { v4 = 32, v6 = 64 }\n").unwrap();
         let status = until(&handle, |status| status.failures_total == 1).await;
         assert_eq!(status.last_error.as_deref(), Some("line 3: policy.default.ip_scope: must be \"off\""));
-        assert!(!handle.current().scopes_by_network());
+        assert!(handle.current().all_rules().all(|(_, rules)| rules.ip_scope == IpScope::Off));
     }
 
     #[tokio::test]

@@ -112,7 +112,7 @@ impl ObjectStore {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// The same with other bounds for copies.
+    /// The same with other bounds for copies: nobody can wait for a test of S3's own, which are 5 GiB.
     #[must_use]
     pub fn with_copy_limits(self, copy_limits: CopyLimits) -> Self {
         Self { copy_limits, ..self }

@@ -119,11 +119,6 @@ impl CloudFront {
         Ok(Self { origin, origin_path: origin_path.to_owned(), key_pairs })
     }
 
-    /// `https://` and the domain.
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-
     /// A URL for the object under `key`, with `query` (names and values, not encoded) for S3, good from `now`, cut to
     /// whole seconds, for `expires_in`, and from `network` only unless that is `None`.
     ///

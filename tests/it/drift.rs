@@ -40,7 +40,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     // PostgreSQL inside the process serves one connection, and these look at it from outside.
     suite.on(&[BackendKind::Rgw, BackendKind::SeaweedFs], "drift_on_the_command_line_says_what_it_found", command_line);
     // The listing is made up, so the store does not matter.
-    suite.on(&[BackendKind::SeaweedFs], "a_million_objects_are_compared_in_constant_memory", a_million);
+    suite.on(&[BackendKind::SeaweedFs], "a_million_objects_are_compared_page_by_page", a_million);
 }
 
 async fn drift(app: &TestApp, options: DriftOptions) -> (DriftCounts, Vec<Finding>) {

@@ -179,26 +179,7 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
     );
     let ground = Ground::with_policies(&backend, &policies).await;
     let receiver = WebhookReceiver::start(&backend.runtime).await;
-    let url = |authority: &str| format!("http://{authority}/hooks?token=known-to-the-receiver-alone");
-    let (up, down) = (url(&receiver.address.to_string()), url("127.0.0.1:1"));
-    let settings = ground.settings(&format!(
-        r#"
-        [log]
-        filter = "trace"
-        format = "json"
-        [server]
-        redirect_allowed_origins = ["https://app.example.com"]
-        [events]
-        tokens = [{{ secret = "{TOKEN}" }}]
-        [webhooks]
-        allowed_networks = ["127.0.0.0/8"]
-        endpoints = [
-            {{ name = "up", url = "{up}", keys = [{{ secret = "{KEY}" }}] }},
-            {{ name = "down", url = "{down}", keys = [{{ secret = "{KEY}" }}] }},
-        ]
-        "#
-    ));
-    let mut program = ground.start(settings);
+    let mut program = ground.start(ground.settings(&talkative(&receiver)));
     let alice = program.user("alice");
     let bytes = b"bytes";
     let put = alice.issue("diagnosis.txt", bytes, &json!({ "method": "put" })).await;
@@ -277,6 +258,29 @@ pub(super) async fn nothing_secret_is_logged(backend: Backend) {
     }
     nobody_is_logged(&log);
     ground.end().await;
+}
+
+/// Settings under which everything is logged, with secrets in all places that have some.
+fn talkative(receiver: &WebhookReceiver) -> String {
+    let url = |authority: &str| format!("http://{authority}/hooks?token=known-to-the-receiver-alone");
+    let (up, down) = (url(&receiver.address.to_string()), url("127.0.0.1:1"));
+    format!(
+        r#"
+        [log]
+        filter = "trace"
+        format = "json"
+        [server]
+        redirect_allowed_origins = ["https://app.example.com"]
+        [events]
+        tokens = [{{ secret = "{TOKEN}" }}]
+        [webhooks]
+        allowed_networks = ["127.0.0.0/8"]
+        endpoints = [
+            {{ name = "up", url = "{up}", keys = [{{ secret = "{KEY}" }}] }},
+            {{ name = "down", url = "{down}", keys = [{{ secret = "{KEY}" }}] }},
+        ]
+        "#
+    )
 }
 
 /// Access lines have these fields and no others, and what is kept longest tells of nobody.
