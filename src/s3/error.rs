@@ -29,7 +29,8 @@ pub enum S3Error {
     },
 }
 
-/// The answer, or `None` where its status is one of `absent`: what is asked about is gone, or is another.
+/// The answer, or `None` where its status is one of `absent`: what is asked about is gone, or is another. A bucket that is
+/// gone is no answer about an object: everything would look lost that is only out of reach.
 pub(super) fn unless<T, E>(
     absent: &[u16],
     operation: &'static str,
@@ -40,9 +41,15 @@ where
 {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(error) if status(&error).is_some_and(|status| absent.contains(&status)) => Ok(None),
+        Err(error) if is_about_object(&error) && status(&error).is_some_and(|status| absent.contains(&status)) => {
+            Ok(None)
+        }
         Err(error) => Err(S3Error::from_sdk(operation, &error)),
     }
+}
+
+fn is_about_object<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    error.as_service_error().and_then(ProvideErrorMetadata::code) != Some("NoSuchBucket")
 }
 
 /// The status of the answer, where there was one.
@@ -114,10 +121,21 @@ mod tests {
 
     use super::*;
 
-    fn sorted(status: u16, code: &str) -> S3Error {
+    fn refused(status: u16, code: &str) -> SdkError<CopyObjectError> {
         let error = CopyObjectError::generic(ErrorMetadata::builder().code(code).build());
-        let answer = HttpResponse::new(status.try_into().unwrap(), SdkBody::empty());
-        S3Error::from_sdk("CopyObject", &SdkError::service_error(error, answer))
+        SdkError::service_error(error, HttpResponse::new(status.try_into().unwrap(), SdkBody::empty()))
+    }
+
+    fn sorted(status: u16, code: &str) -> S3Error {
+        S3Error::from_sdk("CopyObject", &refused(status, code))
+    }
+
+    #[test]
+    fn a_bucket_that_is_gone_says_nothing_of_its_objects() {
+        let told = |status, code| unless::<(), _>(CHANGED, "CopyObject", Err(refused(status, code)));
+        assert!(matches!(told(404, "NoSuchKey"), Ok(None)));
+        assert!(matches!(told(412, "PreconditionFailed"), Ok(None)));
+        assert!(matches!(told(404, "NoSuchBucket"), Err(S3Error::Refused { .. })));
     }
 
     #[test]
