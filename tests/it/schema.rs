@@ -45,6 +45,7 @@ const UNCOMMENTED: &str = "
 pub(crate) fn register(suite: &mut Suite<'_>) {
     // The schema has nothing to do with the store, and the embedded PostgreSQL has no connection to spare for looking.
     suite.on(&[BackendKind::SeaweedFs], "migrations_go_up_down_and_up_again", up_down_up);
+    suite.on(&[BackendKind::SeaweedFs], "rows_live_through_migrations_and_their_reverts", rows_live_on);
     suite.on(&[BackendKind::SeaweedFs], "a_role_that_owns_nothing_sees_that_the_schema_fits", owned_by_another);
     suite.on(&[BackendKind::SeaweedFs], "a_host_that_is_silent_is_passed_over", silent_host);
 }
@@ -87,6 +88,71 @@ async fn silent_host(backend: Backend) {
     assert!(url.contains(','), "the server is on 127.0.0.1");
     let database = database(&url, &backend);
     database.ping().await.expect("the second host answers");
+    database.close();
+    place.end().await;
+}
+
+/// What a version before wrote is there unchanged, and what it goes on writing during a roll-out is taken.
+async fn rows_live_on(backend: Backend) {
+    /// Since cookies were recorded.
+    const NEWEST: usize = 4;
+
+    fn upload(id: &str, method: &str) -> String {
+        format!(
+            "INSERT INTO upload_intents (id, issuer, subject, original_file_name, upload_to, bucket, object_key, file_size,
+                 content_type, metadata, method, policy, policy_version, created_at, expires_at, confirm_until, owner_key)
+             VALUES ('{id}', 'i', 's', 'a.bin', 'uploads', 'files', 'uploads/{id}', 1, 'text/plain', '{{}}', '{method}', 'default',
+                 'v', now(), now() + interval '1 minute', now() + interval '1 hour', 7)"
+        )
+    }
+
+    let place = backend.database().await;
+    let database = database(place.url(), &backend);
+    database.migrate().await.unwrap();
+    database.revert(NEWEST).await.unwrap();
+    let write = |n: u32| {
+        let id = format!("01a22ee6-b000-7000-8000-00000000000{n}");
+        place.psql(&upload(&id, "put"));
+        place.psql(&format!(
+            "INSERT INTO download_intents (id, upload_id, issuer, subject, policy, policy_version, created_at, expires_at)
+             VALUES ('{id}', '{id}', 'i', 's', 'default', 'v', now(), now() + interval '1 minute')"
+        ));
+        place.psql(&format!("INSERT INTO access_events (id, kind, reason) VALUES ('{id}', 'refused', 'revoked')"));
+    };
+    let rows = |table: &str| -> Vec<serde_json::Map<String, serde_json::Value>> {
+        let rows = place.psql(&format!("SELECT coalesce(jsonb_agg(to_jsonb(t) ORDER BY id), '[]') FROM {table} t"));
+        serde_json::from_str(&rows).expect("rows")
+    };
+    let tables = ["upload_intents", "download_intents", "access_events"];
+    write(1);
+    let before = tables.map(rows);
+    database.migrate().await.unwrap();
+    for (table, before) in tables.iter().zip(&before) {
+        let after = rows(table);
+        assert_eq!((before.len(), after.len()), (1, 1), "{table}");
+        for (column, value) in &before[0] {
+            assert_eq!(after[0].get(column), Some(value), "{table}.{column}");
+        }
+    }
+    write(2);
+
+    // What only the newer version knows goes with it, and nothing else.
+    let newer = "01a22ee6-b000-7000-8000-000000000003";
+    place.psql(&upload(newer, "credentials"));
+    place.psql(&format!(
+        "INSERT INTO idempotency_keys (issuer, subject, key, request_sha256, upload_id, created_at)
+         VALUES ('i', 's', 'k', sha256('x'), '{newer}', now())"
+    ));
+    place.psql(&format!(
+        "INSERT INTO access_events (id, kind, actor_issuer, actor_subject, prefix, expires_at)
+         VALUES ('{newer}', 'cookies_issued', 'i', 's', 'video', now())"
+    ));
+    database.revert(NEWEST).await.unwrap();
+    for table in tables {
+        assert_eq!(rows(table).len(), 2, "{table}");
+    }
+    assert_eq!(place.psql("SELECT count(*) FROM idempotency_keys").trim(), "0");
+    database.migrate().await.unwrap();
     database.close();
     place.end().await;
 }
