@@ -84,7 +84,8 @@ class Unfinished {
 
   /** Each with its key. What can no longer be gone on with, by a wide margin for wrong clocks, is forgotten. */
   all() {
-    const isOver = ({ until }) => Date.parse(until) + A_DAY < Date.now();
+    // Also where it does not say until when.
+    const isOver = ({ until }) => !(Date.parse(until) + A_DAY >= Date.now());
     const all = this.#all();
     for (const { key } of all.filter(isOver)) this.removeItem(key);
     return all.filter((upload) => !isOver(upload));

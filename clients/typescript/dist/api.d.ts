@@ -13,6 +13,8 @@ export interface Call {
     signal?: AbortSignal | undefined;
     /** How long an answer may take, in milliseconds. */
     timeout?: number;
+    /** Without the user's token: what the headers hold is enough. */
+    anonymous?: boolean;
     /** Names failures to try again besides those that are transient. */
     again?: (error: PresigndError) => boolean;
 }

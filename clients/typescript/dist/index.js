@@ -137,7 +137,7 @@ var Api = class {
   async call(method, path, call = {}) {
     const ask = (authorization) => this.#ask(method, path, call, authorization);
     const attempt = async () => {
-      const response = await this.#authorized(ask, call.signal);
+      const response = await (call.anonymous ? ask() : this.#authorized(ask, call.signal));
       if (!response.ok) throw await errorOf(response);
       return answerOf(response);
     };
@@ -167,7 +167,7 @@ var Api = class {
     try {
       const response = await fetch(this.base + path, {
         method,
-        headers: { authorization, accept: "application/json", ...json, ...call.headers },
+        headers: { ...authorization ? { authorization } : {}, accept: "application/json", ...json, ...call.headers },
         body: call.body === void 0 ? null : JSON.stringify(call.body),
         signal: cut.signal
       });
@@ -186,16 +186,12 @@ async function freshOf(token, isRefused, signal) {
   let stop = () => {
   };
   try {
-    const late = new Promise((_, reject) => {
-      const timer = setTimeout(() => reject(new Error("no token in time")), TIMEOUT);
+    const stopped = new Promise((_, reject) => {
       const aborted = () => reject(signal?.reason);
       signal?.addEventListener("abort", aborted);
-      stop = () => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", aborted);
-      };
+      stop = () => signal?.removeEventListener("abort", aborted);
     });
-    return await Promise.race([token(isRefused), late]);
+    return await Promise.race([token(isRefused), stopped]);
   } catch (cause) {
     signal?.throwIfAborted();
     throw new PresigndError("network_error", "The token cannot be had", { cause });
@@ -420,18 +416,20 @@ var Run = class {
     let left = patience;
     const unseen = this.#grant.upload.method === "MULTIPART" ? "parts_gone" : "upload_incomplete";
     let atItUntil = 0;
-    const again = ({ code, transient }) => {
-      if (transient) atItUntil = Date.now() + COMPLETE_TIMEOUT;
+    const again = ({ code, status }) => {
+      if ([0, 408, 504].includes(status)) atItUntil = Date.now() + COMPLETE_TIMEOUT;
       return code === unseen && left-- > 0;
     };
     const { id, callback } = this.#grant;
-    const ask = (headers = {}) => this.#post(`/${id}/complete`, { timeout: COMPLETE_TIMEOUT, again, headers });
+    const ask = (more = {}) => this.#post(`/${id}/complete`, { timeout: COMPLETE_TIMEOUT, again, ...more });
+    const isUnanswered = (error) => error instanceof PresigndError && [0, 401].includes(error.status);
     for (; ; ) {
       try {
         return await ask().catch((error) => {
-          if (!(error instanceof PresigndError) || error.status !== 401) throw error;
-          return ask({ "x-callback-token": callback.token }).catch((other) => {
-            throw other instanceof PresigndError && other.status === 401 ? error : other;
+          if (!isUnanswered(error)) throw error;
+          const headers = { "x-callback-token": callback.token };
+          return ask({ anonymous: true, headers }).catch((other) => {
+            throw isUnanswered(other) ? error : other;
           });
         });
       } catch (error) {

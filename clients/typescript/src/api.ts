@@ -17,6 +17,8 @@ export interface Call {
   signal?: AbortSignal | undefined;
   /** How long an answer may take, in milliseconds. */
   timeout?: number;
+  /** Without the user's token: what the headers hold is enough. */
+  anonymous?: boolean;
   /** Names failures to try again besides those that are transient. */
   again?: (error: PresigndError) => boolean;
 }
@@ -35,9 +37,9 @@ export class Api {
 
   /** The answer to `method` on `path`. Only for what may be repeated. */
   async call<T>(method: string, path: string, call: Call = {}): Promise<T> {
-    const ask = (authorization: string) => this.#ask(method, path, call, authorization);
+    const ask = (authorization?: string) => this.#ask(method, path, call, authorization);
     const attempt = async () => {
-      const response = await this.#authorized(ask, call.signal);
+      const response = await (call.anonymous ? ask() : this.#authorized(ask, call.signal));
       if (!response.ok) throw await errorOf(response);
       return answerOf<T>(response);
     };
@@ -63,7 +65,7 @@ export class Api {
     return ask(`Bearer ${await freshOf(token, true, signal)}`);
   }
 
-  async #ask(method: string, path: string, call: Call, authorization: string): Promise<Response> {
+  async #ask(method: string, path: string, call: Call, authorization?: string): Promise<Response> {
     // Whoever listens from now on is not told that it was aborted meanwhile.
     call.signal?.throwIfAborted();
     const cut = new AbortController();
@@ -74,7 +76,7 @@ export class Api {
     try {
       const response = await fetch(this.base + path, {
         method,
-        headers: { authorization, accept: "application/json", ...json, ...call.headers },
+        headers: { ...(authorization ? { authorization } : {}), accept: "application/json", ...json, ...call.headers },
         body: call.body === undefined ? null : JSON.stringify(call.body),
         signal: cut.signal,
       });
@@ -99,16 +101,13 @@ async function freshOf(
 ): Promise<string> {
   let stop = () => {};
   try {
-    const late = new Promise<never>((_, reject) => {
-      const timer = setTimeout(() => reject(new Error("no token in time")), TIMEOUT);
+    const stopped = new Promise<never>((_, reject) => {
       const aborted = () => reject(signal?.reason);
       signal?.addEventListener("abort", aborted);
-      stop = () => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", aborted);
-      };
+      stop = () => signal?.removeEventListener("abort", aborted);
     });
-    return await Promise.race([token(isRefused), late]);
+    // As long as it takes: somebody may be asked for a password.
+    return await Promise.race([token(isRefused), stopped]);
   } catch (cause) {
     signal?.throwIfAborted();
     throw new PresigndError("network_error", "The token cannot be had", { cause });

@@ -847,8 +847,8 @@ export interface paths {
          * Redeem a ticket
          * @description Without a token: whoever has the address, in the network that the ticket was given to. Uses the ticket once, and
          *     hands the file out in the way that was chosen when it was asked for; a URL of the store lives for ten seconds. A
-         *     use is counted when the answer begins, whatever becomes of the transfer; each request with a `Range` or a condition
-         *     is a use of its own.
+         *     use is counted when the answer begins, whatever becomes of the transfer, and not where there is nothing to hand out (a
+         *     store that is away, 412); each request with a `Range` is a use of its own, also one that is answered with 304 or 416.
          */
         get: operations["redeemTicket"];
         put?: never;

@@ -219,20 +219,22 @@ class Run {
     const unseen = this.#grant.upload.method === "MULTIPART" ? "parts_gone" : "upload_incomplete";
     // A call whose answer did not come may be at it still, for as long as it may take.
     let atItUntil = 0;
-    const again = ({ code, transient }: PresigndError) => {
-      if (transient) atItUntil = Date.now() + COMPLETE_TIMEOUT;
+    const again = ({ code, status }: PresigndError) => {
+      if ([0, 408, 504].includes(status)) atItUntil = Date.now() + COMPLETE_TIMEOUT;
       return code === unseen && left-- > 0;
     };
     const { id, callback } = this.#grant;
-    const ask = (headers = {}) =>
-      this.#post<Upload>(`/${id}/complete`, { timeout: COMPLETE_TIMEOUT, again, headers });
+    const ask = (more: Call = {}) =>
+      this.#post<Upload>(`/${id}/complete`, { timeout: COMPLETE_TIMEOUT, again, ...more });
+    const isUnanswered = (error: unknown) => error instanceof PresigndError && [0, 401].includes(error.status);
     for (;;) {
       try {
         return await ask().catch((error: unknown) => {
-          // The user's session has ended over a long upload. What was granted is enough to confirm it.
-          if (!(error instanceof PresigndError) || error.status !== 401) throw error;
-          return ask({ "x-callback-token": callback.token }).catch((other: unknown) => {
-            throw other instanceof PresigndError && other.status === 401 ? error : other;
+          // The user's session may have ended over a long upload. What was granted is enough to confirm it.
+          if (!isUnanswered(error)) throw error;
+          const headers = { "x-callback-token": callback.token };
+          return ask({ anonymous: true, headers }).catch((other: unknown) => {
+            throw isUnanswered(other) ? error : other;
           });
         });
       } catch (error) {

@@ -95,6 +95,16 @@ test("the callback token confirms when the user's session has ended meanwhile", 
     const upload = await client.upload(fileOf("a.bin", 1000), { method });
     assert.equal(upload.state, "confirmed");
   });
+
+  let given = 0;
+  const leaving = newClient({
+    retries: 1,
+    token: async () => {
+      if ((given += 1) > 1) throw new Error("signed out");
+      return token;
+    },
+  });
+  assert.equal((await leaving.upload(fileOf("a.bin", 1000), { method })).state, "confirmed");
 });
 
 test("the same file for another purpose is another upload", async () => {
