@@ -113,6 +113,9 @@ impl StartError {
             Self::Setting(problem)
             | Self::Auth(AuthSetupError::Config(problem))
             | Self::Database(DbError::Setting(problem)) => Ok(problem),
+            Self::Sns(error @ (SnsSetupError::Read { .. } | SnsSetupError::UnusableCertificate(_))) => {
+                Ok(Problem::new("events.sns.certificate_file", error.to_string()))
+            }
             other => Err(other),
         }
     }

@@ -91,7 +91,7 @@ pub enum SnsError {
 #[derive(Debug, thiserror::Error)]
 pub enum SnsSetupError {
     /// The certificate cannot be read.
-    #[error("events.sns.certificate_file: cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -99,7 +99,7 @@ pub enum SnsSetupError {
         source: std::io::Error,
     },
     /// The file is not a certificate of an RSA key.
-    #[error("events.sns.certificate_file: {} must hold the PEM certificate of an RSA key", .0.display())]
+    #[error("{} must hold the PEM certificate of an RSA key", .0.display())]
     UnusableCertificate(PathBuf),
     /// The HTTP client cannot be built.
     #[error("cannot set up the HTTP client that asks Amazon SNS")]

@@ -130,10 +130,10 @@ const fn default_session_duration() -> Duration {
     Duration::from_hours(1)
 }
 
-/// Partition, service, region, account and resource; stores that are not AWS leave many of them empty.
+/// Partition, service and what the service makes of the rest; stores that are not AWS leave much of it out.
 fn is_arn(text: &str) -> bool {
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    matches!(parts.as_slice(), ["arn", _, _, _, _, resource] if !resource.is_empty())
+    let parts: Vec<&str> = text.splitn(4, ':').collect();
+    matches!(parts.as_slice(), ["arn", _, _, rest] if !rest.is_empty())
 }
 
 impl S3Config {

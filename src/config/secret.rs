@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::Problem;
@@ -52,7 +52,14 @@ impl SecretError {
 pub(super) fn load(secret: Option<&SecretString>, file: Option<&Path>) -> Result<SecretString, SecretError> {
     match (secret, file) {
         (Some(secret), _) => Ok(secret.clone()),
-        (None, Some(path)) => read_file(path),
+        (None, Some(path)) => {
+            let secret = read_file(path)?;
+            // Part of the secret, or one too many: nobody can tell.
+            if secret.expose_secret().ends_with(['\r', '\n']) {
+                return Err(SecretError::Unfit("must end with at most one line end"));
+            }
+            Ok(secret)
+        }
         (None, None) => Err(SecretError::Unfit("must be given")),
     }
 }

@@ -457,9 +457,11 @@ fn check_refuses() {
     }
 
     // What can be known without talking to anybody is told at once.
-    let broken = CONFIG.replace("\"files\"", "\"Files\"").replace("/presignd\"", "/presignd?sslmode=x\"");
+    let sns = "[events.sns]\ntopics = [\"arn:aws:sns:eu-central-1:111122223333:uploads\"]\ncertificate_file = \"/nonexistent/sns\"\n";
+    let broken = CONFIG.replace("\"files\"", "\"Files\"").replace("/presignd\"", "/presignd?sslmode=x\"") + sns;
     let ended = run(&["check"], files(&broken, POLICIES).path(), &[]).expect(1);
-    assert_eq!(ended.stderr.lines().count(), 2, "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), 3, "{ended:?}");
+    assert!(ended.stderr.contains("presignd.toml:20: events.sns.certificate_file: "), "{ended:?}");
     let without_tenants = CONFIG.replace("tenant_claim = \"tenant\"\n", "");
     let of_tenants = files(&without_tenants, "[policy.default]\nkey = \"a/{tenant}/{id}-{name}\"\n");
     let ended = run(&["check"], of_tenants.path(), &[]).expect(1);
