@@ -3,8 +3,10 @@
 use std::{fs, process::Command};
 
 use presignd::{
+    clock::Clock,
     config::DatabaseConfig,
     db::{Database, DbError},
+    model::IntentId,
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -34,9 +36,11 @@ async fn database(backend: Backend) {
     let authority = Authority::new(folder.path());
     let url = |host: &str, mode: &str| {
         let url = postgres.url("presignd").replace("@127.0.0.1:", &format!("@{host}:"));
-        format!("{url}?sslmode={mode}")
+        // Each try by a name of its own: connections of the one before may be about to end.
+        let name = IntentId::at(Clock::System.now()).hex();
+        (format!("{url}?sslmode={mode}&application_name={name}"), name)
     };
-    let answer = async |url: String, ca: Option<String>| {
+    let answer = async |(url, name): (String, String), ca: Option<String>| {
         let config = DatabaseConfig {
             url: SecretString::from(url),
             tls_ca_file: ca.map(Into::into),
@@ -44,9 +48,10 @@ async fn database(backend: Backend) {
         };
         let database = Database::new(&config, &backend.runtime).unwrap();
         let answer = database.ping().await;
-        let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-                         WHERE ssl AND application_name = 'presignd'";
-        let encrypted = postgres.psql("presignd", encrypted).unwrap();
+        let encrypted = format!(
+            "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = '{name}'"
+        );
+        let encrypted = postgres.psql("presignd", &encrypted).unwrap();
         database.close();
         answer.map(|()| encrypted == "1")
     };
