@@ -567,8 +567,8 @@ fn cors_print() {
 }
 
 fn token_refusals() {
-    let shared = files(CONFIG, POLICIES);
-    let tenants = files(&format!("{CONFIG}tenant_claim = \"org\"\n"), POLICIES);
+    let without_tenants = CONFIG.replace("tenant_claim = \"tenant\"\n", "");
+    let (shared, tenants) = (files(&without_tenants, "[policy.default]\n"), files(CONFIG, POLICIES));
     let published = CONFIG.replace("HS256", "RS256");
     let published = published.replace("secret = \"fedc", "jwks_url = \"https://id.example.com/jwks.json\"\n#");
     let published = files(&published, POLICIES);
@@ -583,7 +583,8 @@ fn token_refusals() {
     }
     run(&["token", "--tenant", "acme"], tenants.path(), &[]).expect(0);
     let longer = "secret = \"fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210\"";
-    let stronger = CONFIG.replace("HS256", "HS512").replace("secret = \"fedcba9876543210fedcba9876543210\"", longer);
+    let stronger =
+        without_tenants.replace("HS256", "HS512").replace("secret = \"fedcba9876543210fedcba9876543210\"", longer);
     let minted = run(&["token"], files(&stronger, POLICIES).path(), &[]).expect(0).stdout;
     let header = URL_SAFE_NO_PAD.decode(minted.split('.').next().unwrap()).expect("base64");
     assert!(String::from_utf8_lossy(&header).contains("\"HS512\""), "what the issuer's tokens must be signed with");
