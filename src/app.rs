@@ -497,11 +497,10 @@ fn inspection(config: &InspectionConfig) -> Result<Inspection, StartError> {
 /// policy would have them end.
 pub fn remarks(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
     let mut remarks = short_sessions(document, config);
-    if config.auth.issuers.iter().all(|issuer| issuer.tenant_claim.is_none()) {
-        let of_tenants = document.all_rules().filter(|(_, rules)| rules.readers == Readers::Tenant);
-        let of_tenants: BTreeSet<&str> = of_tenants.map(|(name, _)| name).collect();
+    if !config.auth.names_tenants() {
+        let of_tenants = document.policies_that(|rules| rules.readers == Readers::Tenant);
         let rule = "is \"tenant\", and no issuer has a tenant_claim: only the owner reads";
-        remarks.extend(of_tenants.into_iter().map(|name| Problem::new(format!("policy.{name}.readers"), rule)));
+        remarks.extend(of_tenants.map(|name| Problem::new(format!("policy.{name}.readers"), rule)));
     }
     if config.server.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
         let rule = "trusts every address, so that clients can claim any: name the networks of the proxies alone";
@@ -560,13 +559,8 @@ fn short_sessions(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
         let by_url = |delivery| matches!(delivery, &Delivery::Url | &Delivery::Redirect);
         rules.download_expires_in > certain && rules.download_uses.is_none() && rules.delivery.iter().any(by_url)
     };
-    let longer: BTreeSet<_> = document
-        .all_rules()
-        .flat_map(|(name, rules)| {
-            let upload = (rules.longest_upload_life() > certain).then_some((name, "upload"));
-            upload.into_iter().chain(is_long(rules).then_some((name, "download")))
-        })
-        .collect();
+    let uploads = document.policies_that(|rules| rules.longest_upload_life() > certain).map(|name| (name, "upload"));
+    let longer: BTreeSet<_> = document.policies_that(is_long).map(|name| (name, "download")).chain(uploads).collect();
     let rule = format!(
         "gives some URLs longer than {}, half of s3.sts.session_duration: these may end with their session, and \
          expires_at says when",
@@ -581,10 +575,8 @@ fn short_sessions(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
 fn meets_demands(document: &PolicyDocument, config: &Config, lacking: &[StoreCapability]) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
     let mut refuse = |setting: &str, rule: &str, asks: &dyn Fn(&Rules) -> bool| {
-        let asking = document.all_rules().filter(|(_, rules)| asks(rules));
-        // A policy with a schedule has several sets of rules and is named once.
-        let asking: BTreeSet<&str> = asking.map(|(name, _)| name).collect();
-        problems.extend(asking.into_iter().map(|name| Problem::new(format!("policy.{name}.{setting}"), rule)));
+        let asking = document.policies_that(asks);
+        problems.extend(asking.map(|name| Problem::new(format!("policy.{name}.{setting}"), rule)));
     };
     if config.s3.sts.is_none() {
         let rule = "needs the [s3.sts] settings where it has \"credentials\": the service's own are never handed out";
@@ -601,7 +593,7 @@ fn meets_demands(document: &PolicyDocument, config: &Config, lacking: &[StoreCap
                 && rules.download_uses.is_none()
         });
     }
-    if config.auth.issuers.iter().all(|issuer| issuer.tenant_claim.is_none()) {
+    if !config.auth.names_tenants() {
         let rule = "needs an issuer with tenant_claim where it has {tenant}: nobody's token names a tenant";
         refuse("key", rule, &|rules| rules.key.needs_tenant());
     }

@@ -132,6 +132,11 @@ impl Default for IssuerConfig {
 }
 
 impl AuthConfig {
+    /// Whether any issuer's tokens name a tenant.
+    pub fn names_tenants(&self) -> bool {
+        self.issuers.iter().any(|issuer| issuer.tenant_claim.is_some())
+    }
+
     /// Everything that the rules refuse, in the order of the settings; empty when all is well.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();

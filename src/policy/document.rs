@@ -51,6 +51,12 @@ impl PolicyDocument {
         self.policies.iter().flat_map(|(name, timeline)| timeline.all().map(move |rules| (name.as_str(), rules)))
     }
 
+    /// The names of the policies that `asks` holds of in any of their periods, in order, each once.
+    pub fn policies_that(&self, asks: impl Fn(&Rules) -> bool) -> impl Iterator<Item = &str> {
+        let asking = self.policies.iter().filter(move |(_, timeline)| timeline.all().any(&asks));
+        asking.map(|(name, _)| name.as_str())
+    }
+
     /// The longest life that any policy gives a URL, uploads and downloads, now or at any time.
     pub fn longest_expiry(&self) -> Duration {
         self.longest_expiry

@@ -1,6 +1,6 @@
 //! What policies may need of a database, a store and its STS.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 
@@ -195,10 +195,7 @@ impl StoreCapability {
         if everything {
             return vec!["everything".to_owned()];
         }
-        let asking = document.all_rules().filter(|(_, rules)| self.is_asked_by(rules, facts));
-        // A policy with a schedule has several sets of rules and is named once.
-        let names: BTreeSet<&str> = asking.map(|(name, _)| name).collect();
-        names.into_iter().map(str::to_owned).collect()
+        document.policies_that(|rules| self.is_asked_by(rules, facts)).map(str::to_owned).collect()
     }
 
     fn is_asked_by(self, rules: &Rules, facts: &CapabilityFacts<'_>) -> bool {
