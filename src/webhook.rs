@@ -12,7 +12,7 @@ mod metrics;
 mod retry_schedule;
 mod signature;
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, time::Duration};
 
 use reqwest::Url;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
@@ -47,9 +47,8 @@ pub enum WebhookSetupError {
 /// # Errors
 /// Says which address, and what would let it through.
 pub fn check_address(url: &str, config: &WebhooksConfig) -> Result<(), impl fmt::Display + use<>> {
-    let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    literal.map_or(Ok(()), |address| AddressGuard::new(&config.allowed_networks).check(address))
+    let guard = AddressGuard::new(&config.allowed_networks);
+    Url::parse(url).map_or(Ok(()), |url| guard.check_host(&url))
 }
 
 /// The tasks that send webhooks: one for each endpoint, so that one that is slow or down delays no other.

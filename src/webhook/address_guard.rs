@@ -10,7 +10,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{
+    Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
 
 use crate::model::is_globally_reachable;
 
@@ -35,6 +38,12 @@ impl std::error::Error for AddressRefused {}
 impl AddressGuard {
     pub(super) fn new(allowed: &[IpNet]) -> Self {
         Self { allowed: allowed.into() }
+    }
+
+    /// Judges the host of `url` where it is an address, which is connected to without asking the resolver.
+    pub(super) fn check_host(&self, url: &Url) -> Result<(), AddressRefused> {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        host.parse().map_or(Ok(()), |address| self.check(address))
     }
 
     /// Judges an address.

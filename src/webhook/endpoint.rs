@@ -1,6 +1,6 @@
 //! One endpoint, and one request to it.
 
-use std::{error::Error as _, net::IpAddr, time::Duration};
+use std::{error::Error as _, time::Duration};
 
 use chrono::{DateTime, Utc};
 use reqwest::{
@@ -77,11 +77,7 @@ impl Endpoint {
 
     /// Posts `delivery` once. The time limit covers all of it.
     pub(super) async fn post(&self, delivery: &ClaimedDelivery, now: DateTime<Utc>) -> Result<Answer, SendError> {
-        // A host that is an address is connected to without asking the resolver.
-        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        if let Ok(address) = host.parse::<IpAddr>() {
-            self.guard.check(address)?;
-        }
+        self.guard.check_host(&self.url)?;
         let request = self
             .client
             .post(self.url.clone())
