@@ -1,16 +1,14 @@
 //! Capabilities: for clients that can send no `Authorization` header.
 
-use std::time::Duration;
-
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiError, ErrorCode, FieldError, State,
+    ApiError, ErrorCode, State,
     extract::{Authenticated, ClientAddress, DEFAULT_POLICY, OptionalJsonBody, UploadId, Uploader},
-    uploads::confirmed,
+    uploads::{checked_life, confirmed},
 };
 use crate::{
     domain::{Claim, Confirmer},
@@ -25,12 +23,12 @@ pub(super) async fn grant(
     body: OptionalJsonBody<GrantBody>,
 ) -> Result<HttpResponse, ApiError> {
     let GrantBody { policy, expires_in } = body.0;
-    if expires_in == Some(0) {
-        let field = FieldError::new("expires_in", "must be at least 1 second").with_received(0);
-        return Err(ApiError::fields(ErrorCode::InvalidRequest, vec![field]));
+    let mut errors = Vec::new();
+    let expires_in = checked_life(&mut errors, "expires_in", expires_in);
+    if !errors.is_empty() {
+        return Err(ApiError::fields(ErrorCode::InvalidRequest, errors));
     }
     let policy = policy.unwrap_or_else(|| DEFAULT_POLICY.to_owned());
-    let expires_in = expires_in.map(|seconds| Duration::from_secs(seconds.into()));
     let granted = state.service.grant_capability(user.at(address), policy, None, expires_in)?;
     Ok(HttpResponse::Created().json(GrantedView {
         url: format!("{}/u/{}", state.base_url, granted.token.expose_secret()),

@@ -1,6 +1,6 @@
 //! Cookies for the content delivery network, for administrators.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ApiError, ErrorCode, FieldError, State,
     extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody},
-    uploads::checked,
+    uploads::{checked, checked_life},
 };
 use crate::{
     domain::CookieRequest,
@@ -62,9 +62,7 @@ impl CookiesBody {
                 text.parse::<IpAddr>().map_err(|_| Invalid::new("must be an address"))
             })
         });
-        if self.expires_in == Some(0) {
-            errors.push(FieldError::new("expires_in", "must be at least 1 second").with_received(0));
-        }
+        let expires_in = checked_life(&mut errors, "expires_in", self.expires_in);
         let domain = self.domain.as_deref();
         let scope = CookieScope::new(domain, self.same_site).map_err(|invalid| {
             errors.push(FieldError::new("domain", invalid).with_received(domain.unwrap_or_default()));
@@ -72,7 +70,6 @@ impl CookiesBody {
         match (prefix, scope) {
             (Some(prefix), Ok(scope)) if errors.is_empty() => {
                 let policy = self.policy.clone().unwrap_or_else(|| DEFAULT_POLICY.to_owned());
-                let expires_in = self.expires_in.map(|seconds| Duration::from_secs(seconds.into()));
                 Ok((CookieRequest { prefix, policy, client_address, expires_in }, scope))
             }
             _ => Err(ApiError::fields(ErrorCode::InvalidRequest, errors)),

@@ -18,7 +18,7 @@ use super::{
     companion::sign_parts,
     extract::{JsonBody, Uploader},
     issued::{CallbackView, Headers},
-    uploads::{FileSize, checked, checked_metadata},
+    uploads::{FileSize, checked, checked_life, checked_metadata},
 };
 use crate::{
     domain::{DomainError, IssueRequest, IssuedUpload, UploadTarget},
@@ -134,9 +134,7 @@ impl SignBody {
         let mut errors = Vec::new();
         let name = self.file_name.unwrap_or_else(|| proposed_name(&self.key).to_owned());
         let original_file_name = checked(&mut errors, "key", name, FileName::parse);
-        if self.expires_in == Some(0) {
-            errors.push(FieldError::new("expiresIn", "must be at least 1 second").with_received(0));
-        }
+        let expires_in = checked_life(&mut errors, "expiresIn", self.expires_in);
         let content_type = self.content_type.filter(|text| !text.is_empty());
         let content_type =
             content_type.and_then(|text| checked(&mut errors, "contentType", text, str::parse::<ContentType>));
@@ -154,7 +152,7 @@ impl SignBody {
                 free_parts: false,
                 content_md5: None,
                 metadata,
-                expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
+                expires_in,
                 form_return: None,
             }),
             _ => Err(ApiError::fields(ErrorCode::InvalidRequest, errors)),

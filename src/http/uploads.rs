@@ -157,9 +157,7 @@ impl IssueUploadBody {
     pub(super) fn validate(self, state: &State) -> Result<IssueRequest, ApiError> {
         let mut errors = Vec::new();
         let original_file_name = checked(&mut errors, "original_file_name", self.original_file_name, FileName::parse);
-        if self.expires_in == Some(0) {
-            errors.push(FieldError::new("expires_in", "must be at least 1 second").with_received(0));
-        }
+        let expires_in = checked_life(&mut errors, "expires_in", self.expires_in);
         // Browsers say "" for a file whose type they do not know.
         let content_type = self
             .file_type
@@ -187,7 +185,7 @@ impl IssueUploadBody {
                 free_parts: false,
                 content_md5: None,
                 metadata,
-                expires_in: self.expires_in.map(|seconds| Duration::from_secs(seconds.into())),
+                expires_in,
                 form_return,
             }),
             _ => Err(ApiError::fields(ErrorCode::InvalidRequest, errors)),
@@ -208,6 +206,14 @@ pub(super) fn checked<T>(
             None
         }
     }
+}
+
+/// A life that was asked for, in seconds.
+pub(super) fn checked_life(errors: &mut Vec<FieldError>, field: &str, seconds: Option<u32>) -> Option<Duration> {
+    if seconds == Some(0) {
+        errors.push(FieldError::new(field, "must be at least 1 second").with_received(0));
+    }
+    seconds.map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// `entries` as metadata; `field` names the one at fault.
