@@ -116,54 +116,50 @@ impl LiveCheck {
     /// Whoever stops waiting for it has to call [`LiveCheck::clean_up`].
     pub async fn run(&self, progress: impl Fn(StoreCapability)) -> LiveReport {
         let mut report = LiveReport::default();
-        let add = |report: &mut LiveReport, rows: Vec<(StoreCapability, Verdict)>| {
-            for (capability, verdict) in rows {
-                report.add(capability, capability.needed_by(&self.document, &self.facts()), verdict);
-            }
-        };
         if !self.options.store_only {
             progress(StoreCapability::Database);
-            add(&mut report, self.try_database().await);
+            self.add(&mut report, self.try_database().await);
         }
         progress(StoreCapability::Store);
         let store = self.try_store().await;
         let answers = matches!(store, Verdict::Works(_));
-        add(&mut report, vec![(StoreCapability::Store, store)]);
+        self.add(&mut report, vec![(StoreCapability::Store, store)]);
         if answers {
-            self.try_uses(&mut report, add, &progress).await;
+            self.try_uses(&mut report, &progress).await;
         }
         if !self.options.store_only {
             progress(StoreCapability::Running);
-            add(&mut report, vec![(StoreCapability::Running, self.try_running().await)]);
+            self.add(&mut report, vec![(StoreCapability::Running, self.try_running().await)]);
         }
         report
     }
 
     /// Tries a store that answers as clients use it.
-    async fn try_uses(
-        &self,
-        report: &mut LiveReport,
-        add: impl Fn(&mut LiveReport, Vec<(StoreCapability, Verdict)>),
-        progress: &impl Fn(StoreCapability),
-    ) {
+    async fn try_uses(&self, report: &mut LiveReport, progress: &impl Fn(StoreCapability)) {
         progress(StoreCapability::Put);
         let put = self.try_put().await;
         let writes = put
             .iter()
             .any(|(capability, verdict)| *capability == StoreCapability::Put && matches!(verdict, Verdict::Works(_)));
-        add(report, put);
+        self.add(report, put);
         // Where nothing can be written, every refusal would look like a rule that is kept.
         if writes {
             progress(StoreCapability::Form);
-            add(report, self.try_forms().await);
+            self.add(report, self.try_forms().await);
             progress(StoreCapability::Multipart);
-            add(report, self.try_multipart().await);
+            self.add(report, self.try_multipart().await);
             progress(StoreCapability::ScopeEnforced);
-            add(report, self.try_networks().await);
+            self.add(report, self.try_networks().await);
             if !self.options.store_only {
                 progress(StoreCapability::Cors);
-                add(report, vec![(StoreCapability::Cors, self.try_cors().await)]);
+                self.add(report, vec![(StoreCapability::Cors, self.try_cors().await)]);
             }
+        }
+    }
+
+    fn add(&self, report: &mut LiveReport, rows: Vec<(StoreCapability, Verdict)>) {
+        for (capability, verdict) in rows {
+            report.add(capability, capability.needed_by(&self.document, &self.facts()), verdict);
         }
     }
 

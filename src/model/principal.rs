@@ -54,10 +54,8 @@ impl Principal {
 
     /// Whether this principal is an administrator of what a user of `issuer` and `tenant` was given.
     pub fn administers(&self, issuer: &str, tenant: Option<&str>) -> bool {
-        let in_bounds = self
-            .administers_only()
-            .is_none_or(|(own_issuer, own_tenant)| own_issuer == issuer && Some(own_tenant.as_str()) == tenant);
-        self.can_administer && in_bounds
+        let own = self.tenant.as_deref();
+        self.can_administer && (own.is_none() || (self.issuer == issuer && own == tenant))
     }
 
     /// Whether this is the user of `issuer` and `subject`, in its `tenant`. Where one of both has none, the issuer did not

@@ -46,19 +46,21 @@ impl LiveCheck {
 
     pub(super) async fn try_put(&self) -> Vec<(StoreCapability, Verdict)> {
         let signers = (self.signer(None, Access::Upload).await, self.signer(None, Access::Download).await);
-        let sts = |verdict: Verdict| if self.service.sessions.can_scope() { verdict } else { no_sts() };
+        let has_sts = self.service.sessions.can_scope();
         let (upload, download) = match signers {
             (Ok(upload), Ok(download)) => (upload, download),
-            // Without an STS it is the service's own credentials that are missing, and there is nothing to try with.
-            (Err(verdict), _) | (_, Err(verdict)) if !self.service.sessions.can_scope() => {
-                return vec![(StoreCapability::Sts, no_sts()), (StoreCapability::Put, verdict)];
-            }
             (Err(verdict), _) | (_, Err(verdict)) => {
-                let untried = Verdict::untried("there are no credentials to sign with");
-                return vec![(StoreCapability::Sts, verdict), (StoreCapability::Put, untried)];
+                let (sts, put) = if has_sts {
+                    (verdict, Verdict::untried("there are no credentials to sign with"))
+                } else {
+                    // The service's own are missing, so that nothing can be tried with them.
+                    (no_sts(), verdict)
+                };
+                return vec![(StoreCapability::Sts, sts), (StoreCapability::Put, put)];
             }
         };
-        let mut rows = vec![(StoreCapability::Sts, sts(Verdict::works("sessions are given out")))];
+        let sts = if has_sts { Verdict::works("sessions are given out") } else { no_sts() };
+        let mut rows = vec![(StoreCapability::Sts, sts)];
         let (put, clock) = self
             .write_read_remove(&upload, &download)
             .await
