@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use toml::de::DeValue;
 
 pub mod auth;
 pub mod callback;
@@ -151,7 +152,7 @@ impl Config {
                 let key = if path == "." { field.to_owned() } else { format!("{path}.{field}") };
                 return ConfigError::one(places.find(&key), Problem::new(key, "must be given"));
             }
-            let (key, place) = (path.clone(), places.find(&path));
+            let (place, key) = (places.find(&path), path);
             let is_broken = variables.get(&place).is_some_and(|value| is_broken_toml(value));
             let rule = if is_broken && message.starts_with("invalid type: string") {
                 "must be TOML: a list is written [\"a\", \"b\"], a table { key = \"value\" }".to_owned()
@@ -253,7 +254,7 @@ impl Places {
     fn new(origin: &str, text: &str, variables: &BTreeMap<String, String>) -> Self {
         let mut lines = BTreeMap::new();
         if let Ok(document) = toml::de::DeTable::parse(text) {
-            note_lines(text, document.get_ref(), &mut Vec::new(), &mut lines);
+            note_lines(text, &DeValue::Table(document.into_inner()), &mut Vec::new(), &mut lines);
         }
         let by_precedence = environment::by_precedence(variables).rev();
         let variables =
@@ -273,31 +274,23 @@ impl Places {
     }
 }
 
-/// Notes the line of every key of `table`, which is at `path`.
-fn note_lines(
-    text: &str,
-    table: &toml::de::DeTable<'_>,
-    path: &mut Vec<String>,
-    lines: &mut BTreeMap<Vec<String>, usize>,
-) {
-    for (key, value) in table {
-        path.push(key.get_ref().to_string());
-        lines.insert(path.clone(), line_of(text, key.span().start));
-        match value.get_ref() {
-            toml::de::DeValue::Table(inner) => note_lines(text, inner, path, lines),
-            toml::de::DeValue::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    path.push(index.to_string());
-                    lines.insert(path.clone(), line_of(text, item.span().start));
-                    if let toml::de::DeValue::Table(inner) = item.get_ref() {
-                        note_lines(text, inner, path, lines);
-                    }
-                    path.pop();
-                }
-            }
-            _ => {}
-        }
+/// Notes the line of everything in `value`, which is at `path`.
+fn note_lines(text: &str, value: &DeValue<'_>, path: &mut Vec<String>, lines: &mut BTreeMap<Vec<String>, usize>) {
+    let mut note = |segment: String, start: usize, value: &DeValue<'_>| {
+        path.push(segment);
+        lines.insert(path.clone(), line_of(text, start));
+        note_lines(text, value, path, lines);
         path.pop();
+    };
+    match value {
+        DeValue::Table(table) => {
+            table.iter().for_each(|(key, value)| note(key.get_ref().to_string(), key.span().start, value.get_ref()));
+        }
+        DeValue::Array(items) => {
+            let items = items.iter().enumerate();
+            items.for_each(|(index, item)| note(index.to_string(), item.span().start, item.get_ref()));
+        }
+        _ => {}
     }
 }
 
