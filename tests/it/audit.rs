@@ -127,19 +127,15 @@ async fn audit(backend: Backend) {
 
 async fn administrators(backend: Backend) {
     let app = TestApp::start_with(&backend, with_admin()).await;
-    let tenant = |subject, tenant, scopes| {
-        let options = TokenOptions { issuer: OTHER_ISSUER, subject, tenant: Some(tenant), scopes };
-        app.anonymous().with_token(app.token(&options))
-    };
     let put = json!({ "method": "put" });
-    let ours = tenant("carol", "acme", &[]).issue("a.txt", b"1", &put).await;
-    tenant("dave", "globex", &[]).issue("a.txt", b"1", &put).await;
+    let ours = app.member("carol", "acme", &[]).issue("a.txt", b"1", &put).await;
+    app.member("dave", "globex", &[]).issue("a.txt", b"1", &put).await;
     // Another issuer may name a tenant of its own the same.
     app.user("alice").issue("a.txt", b"1", &put).await;
     assert_eq!(records(&administrator(&app), "").await.len(), 3);
-    let bound = records(&tenant("boss", "acme", &["manage"]), "").await;
+    let bound = records(&app.member("boss", "acme", &["manage"]), "").await;
     assert_eq!(field(&bound, "id"), [id(&ours)]);
-    assert_eq!(records(&tenant("boss", "initech", &["manage"]), "").await, Vec::<Value>::new());
+    assert_eq!(records(&app.member("boss", "initech", &["manage"]), "").await, Vec::<Value>::new());
     app.user("alice").get("/api/v1/audit").await.expect_problem(403, "scope_missing");
     app.anonymous().get("/api/v1/audit").await.expect_problem(401, "token_missing");
     app.end().await;

@@ -41,10 +41,7 @@ fn anonymised(reply: &Reply) -> Value {
 
 async fn others(backend: Backend) {
     let app = TestApp::start(&backend).await;
-    let member = |subject, tenant| {
-        let options = TokenOptions { issuer: OTHER_ISSUER, subject, tenant: Some(tenant), ..TokenOptions::default() };
-        app.anonymous().with_token(app.token(&options))
-    };
+    let member = |subject, tenant| app.member(subject, tenant, &[]);
     let put = json!({ "method": "put" });
     let checksum = "WZRHGrsBESr8wYFZ9sx0tPURuZgG2lmzyvWpwXPKz8U=";
     let shared = json!({ "policy": "shared", "checksum_sha256": checksum });

@@ -238,12 +238,8 @@ async fn repeated(backend: Backend) {
 
 async fn bound(backend: Backend) {
     let app = TestApp::start_with(&backend, with_admin()).await;
-    let member = |subject, tenant, scopes| {
-        let options = TokenOptions { issuer: OTHER_ISSUER, subject, tenant: Some(tenant), scopes };
-        app.anonymous().with_token(app.token(&options))
-    };
-    let boss = member("boss", "acme", &["manage"]);
-    let (ours, theirs) = (member("carol", "acme", &[]), member("carol", "globex", &[]));
+    let boss = app.member("boss", "acme", &["manage"]);
+    let (ours, theirs) = (app.member("carol", "acme", &[]), app.member("carol", "globex", &[]));
     let put = json!({ "method": "put" });
     let renew = async |caller: &Caller, upload: &Value| {
         caller.post_nothing(&format!("/api/v1/uploads/{}/renew", id(upload))).await

@@ -13,7 +13,7 @@ use crate::{
     revocations,
     support::{
         AppOptions, Backend, Caller, Reply, Suite, TestApp,
-        app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions},
+        app::{ISSUER, POLICIES},
         backend::BackendKind,
         caller::id,
         load::eventually,
@@ -213,19 +213,15 @@ async fn taken_back(backend: Backend) {
 
 async fn taken_back_elsewhere(backend: Backend) {
     let app = TestApp::start_with(&backend, options()).await;
-    let member = |subject, tenant, scopes| {
-        let options = TokenOptions { issuer: OTHER_ISSUER, subject, tenant: Some(tenant), scopes };
-        app.anonymous().with_token(app.token(&options))
-    };
-    let carol = member("carol", "acme", &[]);
+    let carol = app.member("carol", "acme", &[]);
     let file = upload(&carol, "once").await;
     let path = |issued: &Value| format!("/api/v1/downloads/{}", id(issued));
     let issued = ticket(&carol, &file).await;
-    for stranger in [member("carol", "globex", &[]), member("boss", "globex", &["manage"])] {
+    for stranger in [app.member("carol", "globex", &[]), app.member("boss", "globex", &["manage"])] {
         stranger.delete(&path(&issued)).await.expect_problem(404, "not_found");
     }
     assert_eq!(follow(&carol, &redeem(&carol, &issued).await).await.bytes, b"12345");
-    for own in [carol.clone(), member("boss", "acme", &["manage"])] {
+    for own in [carol.clone(), app.member("boss", "acme", &["manage"])] {
         let issued = ticket(&carol, &file).await;
         own.delete(&path(&issued)).await.expect(StatusCode::OK);
         redeem(&carol, &issued).await.expect_problem(410, "revoked");

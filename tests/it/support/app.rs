@@ -164,6 +164,12 @@ impl TestApp {
         self.anonymous().with_token(self.token(&TokenOptions { subject, ..TokenOptions::default() }))
     }
 
+    /// `subject` of the second issuer, as one of this tenant, at 127.0.0.1.
+    pub(crate) fn member(&self, subject: &str, tenant: &str, scopes: &[&str]) -> Caller {
+        let options = TokenOptions { issuer: OTHER_ISSUER, subject, tenant: Some(tenant), scopes };
+        self.anonymous().with_token(self.token(&options))
+    }
+
     /// A token as the issuers of the test configuration make them.
     pub(crate) fn token(&self, options: &TokenOptions<'_>) -> String {
         token(options, self.clock.now())

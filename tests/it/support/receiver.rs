@@ -72,10 +72,18 @@ impl Received {
 #[derive(Debug)]
 pub(crate) struct WebhookReceiver {
     pub(crate) address: SocketAddr,
+    state: Arc<State>,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct State {
     mood: watch::Sender<Mood>,
     received: watch::Sender<Vec<Received>>,
-    waiting: Arc<Waiting>,
-    serving: JoinHandle<()>,
+    /// Requests that wait to be taken.
+    waiting: watch::Sender<usize>,
+    /// How many of them may be.
+    permits: Semaphore,
 }
 
 impl WebhookReceiver {
@@ -83,10 +91,14 @@ impl WebhookReceiver {
     pub(crate) async fn start(runtime: &Handle) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port for the receiver");
         let address = listener.local_addr().expect("its address");
-        let (mood, received) = (watch::Sender::new(Mood::Answer(204)), watch::Sender::new(Vec::new()));
-        let waiting = Arc::new(Waiting::default());
-        let serving = runtime.spawn(serve(listener, mood.clone(), received.clone(), Arc::clone(&waiting)));
-        Self { address, mood, received, waiting, serving }
+        let state = Arc::new(State {
+            mood: watch::Sender::new(Mood::Answer(204)),
+            received: watch::Sender::default(),
+            waiting: watch::Sender::default(),
+            permits: Semaphore::new(0),
+        });
+        let serving = runtime.spawn(serve(listener, Arc::clone(&state)));
+        Self { address, state, serving }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -94,38 +106,38 @@ impl WebhookReceiver {
     }
 
     pub(crate) fn set(&self, mood: Mood) {
-        self.mood.send_replace(mood);
+        self.state.mood.send_replace(mood);
     }
 
     /// Waits until so many requests wait to be taken at the same time.
     pub(crate) async fn until_waiting(&self, count: usize) {
-        let mut waiting = self.waiting.count.subscribe();
+        let mut waiting = self.state.waiting.subscribe();
         let waited = tokio::time::timeout(PATIENCE, waiting.wait_for(|waiting| *waiting >= count)).await;
         let _count = waited.unwrap_or_else(|_| panic!("{count} do not wait within {PATIENCE:?}")).unwrap();
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        *self.waiting.count.borrow()
+        *self.state.waiting.borrow()
     }
 
     /// Takes one of those that wait, or the next one.
     pub(crate) fn take_one(&self) {
-        self.waiting.permits.add_permits(1);
+        self.state.permits.add_permits(1);
     }
 
     /// Everything so far.
     pub(crate) fn received(&self) -> Vec<Received> {
-        self.received.borrow().clone()
+        self.state.received.borrow().clone()
     }
 
     /// What was answered with 2xx, each event once, as an idempotent receiver sees it.
     pub(crate) fn taken(&self) -> Vec<Received> {
-        first_of_each(&self.received.borrow())
+        first_of_each(&self.state.received.borrow())
     }
 
     /// Waits until `what` holds of everything so far, and gives that.
     pub(crate) async fn until(&self, what: impl Fn(&[Received]) -> bool) -> Vec<Received> {
-        let mut received = self.received.subscribe();
+        let mut received = self.state.received.subscribe();
         let waited = tokio::time::timeout(PATIENCE, received.wait_for(|received| what(received))).await;
         let Ok(received) = waited else { panic!("not within {PATIENCE:?}: {:#?}", self.received()) };
         received.expect("the receiver lives").clone()
@@ -134,27 +146,6 @@ impl WebhookReceiver {
     /// Waits until `count` different events were taken, and gives them in the order in which they were.
     pub(crate) async fn until_taken(&self, count: usize) -> Vec<Received> {
         first_of_each(&self.until(|received| first_of_each(received).len() >= count).await)
-    }
-}
-
-/// Requests that are taken when the test says so.
-#[derive(Debug)]
-struct Waiting {
-    count: watch::Sender<usize>,
-    permits: Semaphore,
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self { count: watch::Sender::default(), permits: Semaphore::new(0) }
-    }
-}
-
-impl Waiting {
-    async fn wait(&self) {
-        self.count.send_modify(|count| *count += 1);
-        self.permits.acquire().await.expect("it is never closed").forget();
-        self.count.send_modify(|count| *count -= 1);
     }
 }
 
@@ -169,39 +160,31 @@ fn first_of_each(received: &[Received]) -> Vec<Received> {
     received.iter().filter(|one| one.taken && seen.insert(one.id().to_owned())).cloned().collect()
 }
 
-async fn serve(
-    listener: TcpListener,
-    mood: watch::Sender<Mood>,
-    received: watch::Sender<Vec<Received>>,
-    waiting: Arc<Waiting>,
-) {
+async fn serve(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
-        connections.spawn(answer_all(stream, mood.clone(), received.clone(), Arc::clone(&waiting)));
+        connections.spawn(answer_all(stream, Arc::clone(&state)));
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Answers the requests of one connection, until it ends or the mood ends it.
-async fn answer_all(
-    stream: TcpStream,
-    mood: watch::Sender<Mood>,
-    received: watch::Sender<Vec<Received>>,
-    waiting: Arc<Waiting>,
-) {
+async fn answer_all(stream: TcpStream, state: Arc<State>) {
     let mut stream = BufReader::new(stream);
     while let Some(mut request) = read(&mut stream).await {
-        let mood = mood.borrow().clone();
+        let mood = state.mood.borrow().clone();
         let (status, header) = match mood {
             Mood::Answer(status) => (status, String::new()),
             Mood::AnswerWith(status, name, value) => (status, format!("{name}: {value}\r\n")),
             Mood::Wait => {
-                waiting.wait().await;
+                state.waiting.send_modify(|count| *count += 1);
+                state.permits.acquire().await.expect("it is never closed").forget();
+                state.waiting.send_modify(|count| *count -= 1);
                 (200, String::new())
             }
             Mood::Down | Mood::Hang => {
-                received.send_modify(|all| all.push(request));
+                state.received.send_modify(|all| all.push(request));
                 if mood == Mood::Hang {
                     std::future::pending::<()>().await;
                 }
@@ -210,7 +193,7 @@ async fn answer_all(
         };
         request.taken = (200..300).contains(&status);
         // Remembered before it is answered: whoever sends the next event after the answer must come second here too.
-        received.send_modify(|all| all.push(request));
+        state.received.send_modify(|all| all.push(request));
         let answer = format!("HTTP/1.1 {status} Status\r\n{header}content-length: 0\r\n\r\n");
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
