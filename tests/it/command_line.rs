@@ -49,13 +49,13 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(&[BackendKind::Rgw], "serve_refuses_a_schema_that_does_not_fit", schema_does_not_fit);
 }
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_presignd");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_presignd");
 
 /// Longer than anything here takes on a loaded machine. What hangs is killed then, and fails its test.
 const PATIENCE: &str = "120";
 
 /// `program` in `folder`, in an environment of nothing but what `variables` say.
-fn command(program: &str, arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Command {
+pub(crate) fn command(program: &str, arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", PATIENCE, program]).args(arguments).current_dir(folder).env_clear();
     for name in ["PATH", "HOME", "XDG_CACHE_HOME"] {
@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &[&str], folder: &Path, variables: &[(&str, &str)])
     ended(&mut command(PROGRAM, arguments, folder, variables))
 }
 
-fn ended(command: &mut Command) -> Ended {
+pub(crate) fn ended(command: &mut Command) -> Ended {
     let output = command.output().expect("timeout is installed");
     Ended {
         code: output.status.code(),
@@ -101,7 +101,7 @@ fn ended(command: &mut Command) -> Ended {
 }
 
 /// A program that serves until it is told to stop.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
@@ -109,7 +109,12 @@ struct Serving {
 
 impl Serving {
     fn start(arguments: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut child = command(PROGRAM, arguments, folder, variables).spawn().expect("timeout is installed");
+        Self::of(command(PROGRAM, arguments, folder, variables))
+    }
+
+    /// The same of a [`command`].
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("timeout is installed");
         let (stdout, stderr) = (lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap()));
         Self { child, stdout, stderr }
     }
@@ -119,7 +124,14 @@ impl Serving {
         send_signal(name, &[self.child.id()]).expect("it runs");
     }
 
-    fn interrupt(mut self) -> Option<i32> {
+    /// Waits until a service listens, and gives its URL.
+    pub(crate) fn base(&self) -> String {
+        let log = Self::until(&self.stderr, "listening on ");
+        let (_, address) = log.rsplit_once("listening on ").expect("its last line");
+        format!("http://{}", address.split(',').next().expect("an address"))
+    }
+
+    pub(crate) fn interrupt(mut self) -> Option<i32> {
         self.signal("INT");
         self.child.wait().unwrap().code()
     }
@@ -752,9 +764,7 @@ async fn serve_token_probe(backend: Backend) {
     let bucket = backend.bucket(store.path()).await;
     let folder = installed(&database, &bucket, "log.filter = \"info\"");
     let serving = Serving::start(&["serve"], folder.path(), &[]);
-    let log = Serving::until(&serving.stderr, "listening on ");
-    let address = log.rsplit_once("listening on ").unwrap().1.split(',').next().unwrap();
-    let base = format!("http://{address}");
+    let base = serving.base();
 
     let anonymous = Caller::new(base.clone(), None, [127, 0, 0, 1].into());
     let token = run(&["token", "--subject", "bob"], folder.path(), &[]).expect(0).stdout;
@@ -772,7 +782,7 @@ async fn serve_token_probe(backend: Backend) {
     run(&["probe", "--url", &format!("{base}/nowhere")], folder.path(), &[]).expect(1);
     assert_eq!(serving.interrupt(), Some(0));
     let ended = run(&["probe", "--url", &url], folder.path(), &[]).expect(1);
-    assert!(ended.stderr.contains(address), "{ended:?}");
+    assert!(ended.stderr.contains(base.trim_start_matches("http://")), "{ended:?}");
     bucket.end().await;
     database.end().await;
 }

@@ -51,6 +51,7 @@ mod tickets;
 mod tls;
 mod typescript_client;
 mod uploads;
+mod virtual_hosts;
 mod webhooks;
 
 use std::process::ExitCode;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
     tls::register(&mut suite);
     typescript_client::register(&mut suite);
     uploads::register(&mut suite);
+    virtual_hosts::register(&mut suite);
     webhooks::register(&mut suite);
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     // Before the process ends, so that the servers' files go as well.

@@ -16,6 +16,10 @@ use postgres::{Postgres, PostgresPrograms};
 use rgw::Rgw;
 use seaweedfs::SeaweedFs;
 
+/// Below this name the real stores look for buckets in the host as well. No resolver knows it, so whoever uses it brings
+/// its address along.
+pub(crate) const STORE_DOMAIN: &str = "s3.presignd.test";
+
 /// An S3-compatible store as its user sees it: path-style addressing, plain HTTP, S3 and STS on one endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreService {

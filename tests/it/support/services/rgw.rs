@@ -6,8 +6,8 @@ use std::process::Command;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::StoreService;
 use super::process::{Process, find_program, free_port, get, random_secret, run};
+use super::{STORE_DOMAIN, StoreService};
 
 const INSTALL: &str = "apt-get install --no-install-recommends ceph-mon ceph-osd radosgw ceph-common";
 
@@ -197,6 +197,7 @@ osd crush update on start = false
 osd class update on start = false
 [client.rgw]
 rgw data = {dir}/rgw
+rgw dns name = {STORE_DOMAIN}
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw thread pool size = 64
 rgw enable usage log = false

@@ -8,8 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::StoreService;
 use super::process::{Process, find_program, free_port, get, random_secret};
+use super::{STORE_DOMAIN, StoreService};
 
 const ROLE_ARN: &str = "arn:aws:iam::000000000000:role/Uploader";
 
@@ -54,6 +54,7 @@ impl SeaweedFs {
         command.arg(format!("-dir={}", dir.join("data").display()));
         command.arg(format!("-s3.config={}", dir.join("identities.json").display()));
         command.arg(format!("-s3.iam.config={}", dir.join("iam.json").display()));
+        command.arg(format!("-s3.domainName={STORE_DOMAIN}"));
         // On by default, and it reports to its makers.
         command.arg("-master.telemetry=false");
         // A bucket is a collection of volumes of its own, and every test has its bucket.
