@@ -54,6 +54,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.on(real, "what_an_event_keeps_back_is_looked_at_once", kept_back);
     suite.on(real, "two_processes_share_the_work", shared);
     suite.on(real, "what_a_killed_process_held_is_sent_when_its_lease_ends", killed);
+    suite.on(real, "an_answer_that_comes_after_the_lease_counts_for_nothing", late_answer);
     suite.on(real, "stopping_finishes_what_is_under_way", stopped);
     suite.on(real, "what_was_delivered_is_forgotten_in_time", forgotten);
     suite.on(real, "operators_see_and_retry_what_was_given_up", operators::given_up);
@@ -491,6 +492,26 @@ async fn killed(backend: Backend) {
     assert_eq!(taken[1].upload(), id(&held));
     assert_eq!(taken[1].id(), receiver.received()[0].id(), "it is the same event");
     running.stop().await;
+    ground.end().await;
+}
+
+async fn late_answer(backend: Backend) {
+    let ground = Ground::new(&backend).await;
+    let receiver = WebhookReceiver::start(&backend.runtime).await;
+    receiver.set(Mood::Wait);
+    let (running, alice) = ground.start(&section("", &[("app", receiver.url(), "")]), &Clock::System).await;
+    abort(&alice).await;
+    receiver.until_waiting(1).await;
+    // As another process claims what it takes for given up.
+    let claim = "UPDATE webhook_deliveries SET next_attempt_at = next_attempt_at + interval '1 hour'";
+    ground.database.psql(claim);
+    receiver.take_one();
+    // With it ends the attempt that is under way, and its record.
+    running.stop().await;
+    assert_eq!(receiver.received().len(), 1);
+    let state = ground.database.psql("SELECT state, attempts FROM webhook_deliveries");
+    assert_eq!(state.trim(), "pending|0", "it is the other process's to say what came of it");
+    assert_eq!(ground.database.psql("SELECT count(*) FROM webhook_attempts").trim(), "0");
     ground.end().await;
 }
 
