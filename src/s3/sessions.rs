@@ -339,16 +339,22 @@ impl Inner {
                 self.failed.fetch_add(1, Ordering::Relaxed);
             })?;
         self.assumed.fetch_add(1, Ordering::Relaxed);
-        // The session began when it was asked for at the earliest, whatever a store's clock says: the sooner end counts.
-        let asked = now + TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
-        let stated = DateTime::from_timestamp(session.expiration.secs(), 0).unwrap_or(asked);
+        let ends_at = end_of_session(now, duration, session.expiration.secs());
         Ok(Credentials::new(
             session.access_key_id,
             SecretString::from(session.secret_access_key),
             Some(SecretString::from(session.session_token)),
-            Some(stated.min(asked)),
+            Some(ends_at),
         ))
     }
+}
+
+/// When a session of `duration` ends that was asked for at `asked_at`, if the store says that it is at `stated` (seconds
+/// since 1970). The sooner end counts: a store may grant less, and its clock may be ahead of ours, but the session
+/// cannot have begun before it was asked for.
+fn end_of_session(asked_at: DateTime<Utc>, duration: Duration, stated: i64) -> DateTime<Utc> {
+    let asked = asked_at + TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
+    DateTime::from_timestamp(stated, 0).map_or(asked, |stated| stated.min(asked))
 }
 
 /// What audit trails at the store show: `presignd-upload-203.0.113.7-32`. Only characters that `AssumeRole` takes.
@@ -498,6 +504,17 @@ mod tests {
         clock.set(start + TimeDelta::minutes(31));
         ask().await;
         assert_eq!(lent.0.load(Ordering::Relaxed), 2, "asked for again when half of their life is over");
+    }
+
+    #[test]
+    fn the_sooner_end_of_a_session_counts() {
+        let asked_at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let hour = Duration::from_hours(1);
+        for (stated, ends_after) in [(3600, 3600), (900, 900), (3595, 3595), (3605, 3600), (86_400, 3600)] {
+            let ends_at = end_of_session(asked_at, hour, 1_800_000_000 + stated);
+            assert_eq!(ends_at - asked_at, TimeDelta::seconds(ends_after), "{stated}");
+        }
+        assert_eq!(end_of_session(asked_at, hour, i64::MAX) - asked_at, TimeDelta::hours(1), "no time at all");
     }
 
     #[test]
