@@ -21,4 +21,4 @@ pub use object_body::ObjectBody;
 pub use object_reader::{ObjectPieces, ObjectReader, PinnedObject, ReadError, ReadPlace, ReadStatus};
 pub use object_store::{ObjectAttributes, ObjectHead, ObjectStore};
 pub use sdk::Sdk;
-pub use sessions::{Access, SessionStatus, Sessions};
+pub use sessions::{ASSUME_ROLE, Access, SessionStatus, Sessions};

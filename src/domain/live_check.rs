@@ -29,7 +29,7 @@ use super::{DomainError, Service};
 use crate::{
     model::{ClientNetwork, ObjectKey, UploadMethod},
     policy::PolicyDocument,
-    s3::{Access, S3Error, Sessions},
+    s3::{ASSUME_ROLE, Access, S3Error, Sessions},
     signing::Signer,
 };
 
@@ -225,10 +225,10 @@ impl From<S3Error> for Verdict {
 /// What to do about a store or an STS that does not answer as it should.
 fn mend_of(error: &S3Error) -> &'static str {
     match error {
-        S3Error::Unavailable { operation: "AssumeRole", .. } => {
+        S3Error::Unavailable { operation: ASSUME_ROLE, .. } => {
             "start the STS, or correct s3.sts.endpoint; it has to be reached from here"
         }
-        S3Error::Refused { operation: "AssumeRole", .. } => {
+        S3Error::Refused { operation: ASSUME_ROLE, .. } => {
             "correct s3.sts.role_arn, let the role's trust policy name these credentials, and allow them sts:AssumeRole"
         }
         S3Error::Unavailable { .. } => "start the store, or correct s3.endpoint; it has to be reached from here",

@@ -414,15 +414,15 @@ impl From<S3Error> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let received = match &refusal {
-            Refusal::TooLarge { received, .. }
-            | Refusal::TooSmall { received, .. }
-            | Refusal::TooShortForCredentials { received } => Some((*received).into()),
+            Refusal::TooLarge { received, .. } | Refusal::TooSmall { received, .. } => Some((*received).into()),
             Refusal::ContentType { received, .. } => Some(received.as_str().into()),
             Refusal::MethodNotAllowed { received, .. } | Refusal::TooLargeForOneRequest { received } => {
                 Some(received.as_str().into())
             }
             Refusal::DeliveryNotAllowed { received, .. } => Some(received.as_str().into()),
-            Refusal::ExpiresInZero { received } => Some(received.as_secs().into()),
+            Refusal::TooShortForCredentials { received } | Refusal::ExpiresInZero { received } => {
+                Some(received.as_secs().into())
+            }
             Refusal::SizeRequired { .. }
             | Refusal::ChecksumRequired
             | Refusal::ChecksumOfParts

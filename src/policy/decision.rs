@@ -104,8 +104,8 @@ pub enum Refusal {
     /// No session of an STS is that short, and what lives longer than it was asked to is no answer.
     #[error("must be at least {} seconds for credentials, which no STS makes for less", Rules::LEAST_CREDENTIALS_LIFE.as_secs())]
     TooShortForCredentials {
-        /// The life asked for, in whole seconds.
-        received: u64,
+        /// The life asked for.
+        received: Duration,
     },
     /// The life asked for is shorter than one second, the unit that signatures count in.
     #[error("must be at least 1 second, not {}", humantime::format_duration(*received))]
@@ -139,7 +139,7 @@ impl fmt::Display for Bytes {
 }
 
 impl Rules {
-    /// Decides about an upload; of several reasons to refuse it gives the first in the order of [`Refusal`].
+    /// Decides about an upload; of several reasons to refuse it gives the first that it finds.
     pub fn decide_upload(&self, request: &FileRequest<'_>) -> Result<UploadDecision, Refusal> {
         let received = request.file_size.largest().bytes();
         if received > self.max_size.bytes() {
@@ -176,7 +176,7 @@ impl Rules {
         };
         if method == UploadMethod::Credentials {
             if expires_in < Self::LEAST_CREDENTIALS_LIFE {
-                return Err(Refusal::TooShortForCredentials { received: expires_in.as_secs() });
+                return Err(Refusal::TooShortForCredentials { received: expires_in });
             }
             // Each life is a session of its own: asking for every second of them would be a call of the STS each.
             let step = Self::CREDENTIALS_STEP.as_secs();

@@ -27,7 +27,8 @@ use crate::{
     single_flight::SingleFlight,
 };
 
-const ASSUME_ROLE: &str = "AssumeRole";
+/// The operation of the STS, as AWS names it.
+pub const ASSUME_ROLE: &str = "AssumeRole";
 
 /// Networks remembered at once. About 2 KiB each.
 const CAPACITY: u64 = 50_000;
@@ -61,8 +62,8 @@ pub enum Access {
     Area {
         /// Where.
         area: StagingArea,
-        /// How long the session lasts, in seconds: what was promised to who gets it is its whole life.
-        seconds: u32,
+        /// How long the session lasts: what was promised to who gets it is its whole life.
+        life: Duration,
     },
 }
 
@@ -104,7 +105,7 @@ impl Access {
     fn duration(self, sts: &StsConfig) -> Duration {
         match self {
             Self::Upload | Self::Download => sts.session_duration,
-            Self::Area { seconds, .. } => Duration::from_secs(seconds.into()),
+            Self::Area { life, .. } => life,
         }
     }
 }
@@ -188,7 +189,7 @@ impl Sessions {
     /// The access to `area` for `life`, or for as long as sessions are configured to last.
     pub fn area(&self, area: StagingArea, life: Duration) -> Access {
         let life = self.inner.sts.as_ref().map_or(life, |sts| life.min(sts.session_duration));
-        Access::Area { area, seconds: u32::try_from(life.as_secs()).unwrap_or(u32::MAX) }
+        Access::Area { area, life }
     }
 
     /// A signer whose URLs work from `network` only (from anywhere when it is `None`), and which lasts `wanted` if
@@ -458,7 +459,7 @@ mod tests {
     #[test]
     fn the_session_of_an_area_reaches_nothing_else() {
         let aws = sts("arn:aws:iam::1:role/x", SourceIpKey::SourceIp);
-        let area = Access::Area { area: StagingArea::from_digest([0xab; 16]), seconds: 900 };
+        let area = Access::Area { area: StagingArea::from_digest([0xab; 16]), life: Duration::from_mins(15) };
         let policy = session_policy(&aws, "files", network("203.0.113.7"), area);
         assert_eq!(
             policy,
