@@ -299,7 +299,7 @@ impl Service {
             };
             if let Some(found) = sniff::contradiction(&intent.content_type, &beginning) {
                 warnings.push(Mismatch {
-                    field: "content".to_owned(),
+                    field: Mismatch::CONTENT.to_owned(),
                     expected: intent.content_type.as_str().into(),
                     found: found.into(),
                 });
@@ -356,7 +356,7 @@ impl Service {
             Verdict::Rejected(mismatches) => (IntentEvent::Reject, None, mismatches),
             Verdict::Expired => (IntentEvent::Expire, None, Vec::new()),
         };
-        let disguised = mismatches.iter().find(|mismatch| mismatch.field == "content").cloned();
+        let disguised = mismatches.iter().find(|mismatch| mismatch.field == Mismatch::CONTENT).cloned();
         let settlement = Settlement {
             event,
             via: Some(via),

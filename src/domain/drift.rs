@@ -255,9 +255,10 @@ impl Service {
                 },
             },
         };
-        match kind {
-            DriftKind::Replaced => counts.replaced += 1,
-            _ => counts.missing += 1,
+        if kind == DriftKind::Replaced {
+            counts.replaced += 1;
+        } else {
+            counts.missing += 1;
         }
         watch(DriftEvent::Found(&Finding {
             kind,

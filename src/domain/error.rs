@@ -200,6 +200,13 @@ pub struct Mismatch {
     pub found: serde_json::Value,
 }
 
+impl Mismatch {
+    /// The field of a file whose first bytes are of another type than it was declared as.
+    pub const CONTENT: &str = "content";
+    /// The field of a file that the scanner does not find clean.
+    pub const INSPECTION: &str = "inspection";
+}
+
 /// Names the parts, as far as they are known by number.
 fn missing(parts: &MissingParts) -> String {
     let numbers: Vec<String> = parts.first.iter().map(PartNumber::to_string).collect();

@@ -318,7 +318,7 @@ impl Service {
         if let Some(verdict) = verdict {
             let is_clean = verdict == Verdict::Clean;
             let mismatch = || Mismatch {
-                field: "inspection".to_owned(),
+                field: Mismatch::INSPECTION.to_owned(),
                 expected: "clean".into(),
                 found: verdict.as_str().into(),
             };

@@ -373,7 +373,14 @@ impl From<SnsError> for ApiError {
     fn from(error: SnsError) -> Self {
         let code = match error {
             SnsError::Unavailable(_) => ErrorCode::SnsUnavailable,
-            _ => ErrorCode::EventSenderUnknown,
+            SnsError::Malformed
+            | SnsError::UnknownType
+            | SnsError::TopicNotAllowed
+            | SnsError::OutOfTime
+            | SnsError::ForeignUrl
+            | SnsError::UnknownSignatureVersion
+            | SnsError::CertificateUnusable
+            | SnsError::SignatureInvalid => ErrorCode::EventSenderUnknown,
         };
         Self::with_detail(code, error.to_string())
     }
@@ -442,8 +449,8 @@ impl From<BrokenRule> for FieldError {
 impl From<Mismatch> for FieldError {
     fn from(mismatch: Mismatch) -> Self {
         let rule = match mismatch.field.as_str() {
-            "content" => "the file must be of the type that it was declared as",
-            "inspection" => "the scanner must find the file clean",
+            Mismatch::CONTENT => "the file must be of the type that it was declared as",
+            Mismatch::INSPECTION => "the scanner must find the file clean",
             _ => "the stored object must be what the upload promised",
         };
         Self {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::WebhookMetrics;
-use crate::{config::WebhooksConfig, db::Database};
+use crate::{
+    config::WebhooksConfig,
+    db::{Database, DeliveryState},
+};
 
 /// How many polls of the outbox there are between two counts.
 const POLLS: u32 = 3;
@@ -20,12 +23,17 @@ pub(super) fn keep(
         loop {
             match database.count_webhooks().await {
                 Ok(counts) => {
-                    let sum = |wanted: &dyn Fn(&str) -> bool, state: &str| -> i64 {
-                        let counted = counts.iter().filter(|count| count.state == state && wanted(&count.endpoint));
+                    let sum = |wanted: &dyn Fn(&str) -> bool, state: DeliveryState| -> i64 {
+                        let in_state = counts.iter().filter(|count| count.state == state.as_str());
+                        let counted = in_state.filter(|count| wanted(&count.endpoint));
                         counted.map(|count| count.count).sum()
                     };
                     let set = |label: Option<&str>, wanted: &dyn Fn(&str) -> bool| {
-                        metrics.set_waiting(label, sum(wanted, "pending"), sum(wanted, "dead"));
+                        metrics.set_waiting(
+                            label,
+                            sum(wanted, DeliveryState::Pending),
+                            sum(wanted, DeliveryState::Dead),
+                        );
                     };
                     for endpoint in &endpoints {
                         set(Some(endpoint), &|name| name == endpoint);
