@@ -160,62 +160,72 @@ impl StoreCapability {
     }
 
     /// The setting of a policy that asks for it, where there is one.
-    pub const fn setting(self) -> Option<&'static str> {
-        match self {
-            Self::PutIfNoneMatch
-            | Self::PutLength
-            | Self::PutType
-            | Self::Form
-            | Self::FormLength
-            | Self::Multipart
-            | Self::MultipartChecksums
-            | Self::PartLength
-            | Self::Area => Some("methods"),
-            Self::PartChecksum => Some("checksum"),
-            Self::ScopeAdmits | Self::ScopeEnforced | Self::ScopeUnforgeable | Self::ScopeElsewhere => Some("ip_scope"),
-            _ => None,
+    pub fn setting(self) -> Option<&'static str> {
+        match self.need() {
+            Need::Policies(setting, _) => Some(setting),
+            Need::Everything(_) | Need::Nobody => None,
         }
     }
 
     /// The policies that need it, in any of their periods; `everything` where it is none of their business.
     pub fn needed_by(self, document: &PolicyDocument, facts: &CapabilityFacts<'_>) -> Vec<String> {
-        let everything = match self {
+        match self.need() {
+            Need::Everything(is_needed) if is_needed(facts) => vec!["everything".to_owned()],
+            Need::Policies(_, asks) => document.policies_that(|rules| asks(rules, facts)).map(str::to_owned).collect(),
+            Need::Everything(_) | Need::Nobody => Vec::new(),
+        }
+    }
+
+    fn need(self) -> Need {
+        match self {
             Self::Database
             | Self::Schema
             | Self::DatabaseWrites
             | Self::DatabaseClock
             | Self::Store
             | Self::Put
-            | Self::StoreClock => true,
-            Self::Sts => facts.has_sts,
-            Self::Cors => facts.has_origins,
-            Self::Running => facts.has_url,
-            _ => false,
-        };
-        if everything {
-            return vec!["everything".to_owned()];
-        }
-        document.policies_that(|rules| self.is_asked_by(rules, facts)).map(str::to_owned).collect()
-    }
-
-    fn is_asked_by(self, rules: &Rules, facts: &CapabilityFacts<'_>) -> bool {
-        let by = |method| rules.methods.contains(&method);
-        match self {
+            | Self::StoreClock => Need::Everything(|_| true),
+            Self::Sts => Need::Everything(|facts| facts.has_sts),
+            Self::Cors => Need::Everything(|facts| facts.has_origins),
+            Self::Running => Need::Everything(|facts| facts.has_url),
             // What is staged is copied to a key that no client can write to.
-            Self::PutIfNoneMatch => by(UploadMethod::Put) && !facts.staged.contains(&UploadMethod::Put),
-            Self::PutLength | Self::PutType => by(UploadMethod::Put),
-            Self::Form | Self::FormLength => by(UploadMethod::Post),
-            Self::Multipart | Self::MultipartChecksums | Self::PartLength => by(UploadMethod::Multipart),
-            Self::Area => by(UploadMethod::Credentials),
-            Self::PartChecksum => by(UploadMethod::Multipart) && rules.checksum == ChecksumRule::Required,
+            Self::PutIfNoneMatch => Need::Policies("methods", |rules, facts| {
+                rules.methods.contains(&UploadMethod::Put) && !facts.staged.contains(&UploadMethod::Put)
+            }),
+            Self::PutLength | Self::PutType => {
+                Need::Policies("methods", |rules, _| rules.methods.contains(&UploadMethod::Put))
+            }
+            Self::Form | Self::FormLength => {
+                Need::Policies("methods", |rules, _| rules.methods.contains(&UploadMethod::Post))
+            }
+            Self::Multipart | Self::MultipartChecksums | Self::PartLength => {
+                Need::Policies("methods", |rules, _| rules.methods.contains(&UploadMethod::Multipart))
+            }
+            Self::Area => Need::Policies("methods", |rules, _| rules.methods.contains(&UploadMethod::Credentials)),
+            Self::PartChecksum => Need::Policies("checksum", |rules, _| {
+                rules.methods.contains(&UploadMethod::Multipart) && rules.checksum == ChecksumRule::Required
+            }),
+            // Without an STS, downloads are held to networks by tickets, which this service compares itself.
             Self::ScopeAdmits | Self::ScopeEnforced | Self::ScopeUnforgeable | Self::ScopeElsewhere => {
-                // Without an STS, downloads are held to networks by tickets, which this service compares itself.
-                rules.ip_scope != IpScope::Off || (facts.has_sts && rules.download_ip_scope() != IpScope::Off)
+                Need::Policies("ip_scope", |rules, facts| {
+                    rules.ip_scope != IpScope::Off || (facts.has_sts && rules.download_ip_scope() != IpScope::Off)
+                })
             }
             // The checksum of a PUT is compared again when it is confirmed, and the rest is told for information.
-            _ => false,
+            Self::PutChecksum | Self::FormOfSession | Self::FormOfOwnCredentials | Self::MultipartIfNoneMatch => {
+                Need::Nobody
+            }
         }
     }
+}
+
+/// Who needs a capability.
+enum Need {
+    /// Everything that the service does, where this holds of the configuration.
+    Everything(fn(&CapabilityFacts<'_>) -> bool),
+    /// The policies whose rules ask for it, with this setting.
+    Policies(&'static str, fn(&Rules, &CapabilityFacts<'_>) -> bool),
+    Nobody,
 }
 
 impl fmt::Display for StoreCapability {
