@@ -556,8 +556,8 @@ fn short_sessions(document: &PolicyDocument, config: &Config) -> Vec<Problem> {
     let certain = sts.session_duration / 2;
     // What is handed out for a moment only, or signed by others, ends with no session.
     let is_long = |rules: &Rules| {
-        let by_url = |delivery| matches!(delivery, &Delivery::Url | &Delivery::Redirect);
-        rules.download_expires_in > certain && rules.download_uses.is_none() && rules.delivery.iter().any(by_url)
+        let by_session = rules.delivery.iter().any(|delivery| delivery.is_signed_by_session());
+        rules.download_expires_in > certain && rules.download_uses.is_none() && by_session
     };
     let uploads = document.policies_that(|rules| rules.longest_upload_life() > certain).map(|name| (name, "upload"));
     let longer: BTreeSet<_> = document.policies_that(is_long).map(|name| (name, "download")).chain(uploads).collect();

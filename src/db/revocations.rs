@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{AccessEvent, Database, DbError, access_events, schema::revocations};
-use crate::model::IntentId;
+use crate::model::{Delivery, IntentId};
 
 /// Where revocations are announced.
 pub(super) const CHANNEL: &str = "presignd_revocations";
@@ -249,6 +249,8 @@ impl Database {
         let (issuer, subject, tenant, upload_id) = target.columns();
         let (policies, graces): (Vec<&str>, Vec<f64>) =
             graces.iter().map(|(policy, grace)| (*policy, grace.as_secs_f64())).unzip();
+        let refused_here = Delivery::ALL.into_iter().filter(|delivery| delivery.passes_through_service());
+        let refused_here: Vec<&str> = refused_here.map(Delivery::as_str).collect();
         let common = "created_at < $2 AND ($3 IS NULL OR issuer = $3) \
                       AND ($4 IS NULL OR subject = $4) AND ($5 IS NULL OR tenant = $5)";
         let uploads = |which: &str| {
@@ -266,7 +268,7 @@ impl Database {
         let inspecting = uploads("id IN (SELECT upload_id FROM inspections) AND stored_key IS NOT NULL");
         let statement = format!(
             "{unfinished} UNION ALL {inspecting} UNION ALL \
-             (SELECT expires_at FROM download_intents WHERE expires_at > $1 AND delivery NOT IN ('stream', 'accel') AND {common} AND ($6 IS NULL OR upload_id = $6) \
+             (SELECT expires_at FROM download_intents WHERE expires_at > $1 AND delivery <> ALL ($10) AND {common} AND ($6 IS NULL OR upload_id = $6) \
              AND NOT EXISTS (SELECT 1 FROM download_tickets WHERE download_id = download_intents.id) ORDER BY expires_at DESC LIMIT 1) \
              UNION ALL \
              (SELECT expires_at FROM access_events WHERE kind = 'cookies_issued' AND expires_at > $1 AND id < $7 \
@@ -285,6 +287,7 @@ impl Database {
                     .bind::<sql_types::Uuid, _>(IntentId::lowest_at(issued_before).uuid())
                     .bind::<Array<Text>, _>(policies)
                     .bind::<Array<Double>, _>(graces)
+                    .bind::<Array<Text>, _>(refused_here)
                     .get_result(connection)
                     .await
                     .optional()

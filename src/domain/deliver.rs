@@ -98,14 +98,13 @@ impl Service {
             self.cdn_for(network)?;
         }
         let (uses, allowed) = (rules.download_uses, rules.decide_download(request.expires_in));
-        let expires_at = match delivery {
-            Delivery::Url | Delivery::Redirect if uses.is_none() => {
-                let signer = self.sessions.signer(network, Access::Download, document.longest_expiry()).await?;
-                url_end(now, allowed, &signer).1
-            }
+        let expires_at = if delivery.is_signed_by_session() && uses.is_none() {
+            let signer = self.sessions.signer(network, Access::Download, document.longest_expiry()).await?;
+            url_end(now, allowed, &signer).1
+        } else {
             // A ticket is shown to this service, and so is a permission to have the bytes from here: no session bounds
             // how long they are good.
-            _ => now.trunc_subsecs(0) + allowed,
+            now.trunc_subsecs(0) + allowed
         };
         let intent = Box::new(DownloadIntent {
             id: IntentId::at(now),

@@ -23,6 +23,9 @@ pub enum Delivery {
 }
 
 impl Delivery {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Url, Self::Redirect, Self::Stream, Self::Accel, Self::Cdn];
+
     /// Its name in policies, requests and rows.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -31,6 +34,22 @@ impl Delivery {
             Self::Stream => "stream",
             Self::Accel => "accel",
             Self::Cdn => "cdn",
+        }
+    }
+
+    /// Whether it is a URL that a session of the store signs, so that it is good no longer than the session.
+    pub const fn is_signed_by_session(self) -> bool {
+        match self {
+            Self::Url | Self::Redirect => true,
+            Self::Stream | Self::Accel | Self::Cdn => false,
+        }
+    }
+
+    /// Whether this service is asked again for the bytes themselves, so that what it refuses is not handed out any more.
+    pub const fn passes_through_service(self) -> bool {
+        match self {
+            Self::Stream | Self::Accel => true,
+            Self::Url | Self::Redirect | Self::Cdn => false,
         }
     }
 }
