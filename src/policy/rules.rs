@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::Serialize;
 
 use super::KeyTemplate;
-use crate::model::{ByteRate, ByteSize, Delivery, Invalid, IpScope, MediaRange, PartPlan, UploadMethod};
+use crate::model::{
+    ByteRate, ByteSize, Delivery, Invalid, IpScope, MediaRange, PartPlan, UploadMethod,
+};
 
 /// What one policy allows while no schedule entry changes it. The default is that of a policy without any key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,34 +90,60 @@ impl Rules {
     /// Every setting by its key in the file with its value as the file could spell it: what is compared, and what a
     /// version is made of.
     pub(super) fn settings(&self) -> [(&'static str, String); 21] {
-        let min_rate = self.upload_min_rate.map_or_else(|| "off".to_owned(), |rate| rate.to_string());
+        // Taken apart in full: a rule that were left out would change without a new version.
+        let Self {
+            methods,
+            upload_expires_in,
+            upload_min_rate,
+            upload_max_expires_in,
+            upload_renew_within,
+            multipart_above,
+            part_size,
+            download_expires_in,
+            download_uses,
+            download_ip_scope,
+            min_size,
+            max_size,
+            content_types,
+            key,
+            readers,
+            ip_scope,
+            checksum,
+            delivery,
+            confirm_grace,
+            sniff,
+            inspection,
+        } = self;
+        let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
         [
-            ("methods", join(&self.methods)),
-            ("upload.expires_in", humantime::format_duration(self.upload_expires_in).to_string()),
-            ("upload.min_rate", min_rate),
-            ("upload.max_expires_in", humantime::format_duration(self.upload_max_expires_in).to_string()),
-            ("upload.renew_within", humantime::format_duration(self.upload_renew_within).to_string()),
-            ("upload.multipart_above", self.multipart_above.to_string()),
-            ("upload.part_size", self.part_size.to_string()),
-            ("download.expires_in", humantime::format_duration(self.download_expires_in).to_string()),
-            ("download.uses", self.download_uses.map_or_else(|| "off".to_owned(), |uses| uses.to_string())),
-            (
-                "download.ip_scope",
-                self.download_ip_scope.map_or_else(|| "as ip_scope".to_owned(), |scope| scope.to_string()),
-            ),
-            ("min_size", self.min_size.to_string()),
-            ("max_size", self.max_size.to_string()),
-            ("content_types", join(&self.content_types)),
-            ("key", self.key.to_string()),
-            ("readers", self.readers.to_string()),
-            ("ip_scope", self.ip_scope.to_string()),
-            ("checksum", self.checksum.to_string()),
-            ("delivery", join(&self.delivery)),
-            ("confirm.grace", humantime::format_duration(self.confirm_grace).to_string()),
-            ("sniff", self.sniff.to_string()),
-            ("inspection", self.inspection.to_string()),
+            ("methods", join(methods)),
+            ("upload.expires_in", duration(upload_expires_in)),
+            ("upload.min_rate", or_else(upload_min_rate.as_ref(), "off")),
+            ("upload.max_expires_in", duration(upload_max_expires_in)),
+            ("upload.renew_within", duration(upload_renew_within)),
+            ("upload.multipart_above", multipart_above.to_string()),
+            ("upload.part_size", part_size.to_string()),
+            ("download.expires_in", duration(download_expires_in)),
+            ("download.uses", or_else(download_uses.as_ref(), "off")),
+            ("download.ip_scope", or_else(download_ip_scope.as_ref(), "as ip_scope")),
+            ("min_size", min_size.to_string()),
+            ("max_size", max_size.to_string()),
+            ("content_types", join(content_types)),
+            ("key", key.to_string()),
+            ("readers", readers.to_string()),
+            ("ip_scope", ip_scope.to_string()),
+            ("checksum", checksum.to_string()),
+            ("delivery", join(delivery)),
+            ("confirm.grace", duration(confirm_grace)),
+            ("sniff", sniff.to_string()),
+            ("inspection", inspection.to_string()),
         ]
     }
+}
+
+/// `value` as it is spelled, or what stands for none.
+fn or_else<T: fmt::Display>(value: Option<&T>, none: &str) -> String {
+    value.map_or_else(|| none.to_owned(), T::to_string)
 }
 
 impl Default for Rules {
