@@ -62,10 +62,6 @@ impl CallbackConfig {
             if self.keys.iter().take(index).any(|earlier| earlier.id == key.id) {
                 problems.push(Problem::new(at("id"), "must be unique"));
             }
-            if key.secret.is_some() == key.secret_file.is_some() {
-                problems.push(Problem::new(at("secret"), "must be given, or secret_file, but not both"));
-                continue;
-            }
             if let Err(error) = key.load() {
                 problems.push(error.problem(&format!("callback.keys[{index}]")));
             }

@@ -118,11 +118,6 @@ impl EventsConfig {
             problems.push(Problem::new("events.body_limit", "must be 64KiB to 64MiB"));
         }
         for (index, token) in self.tokens.iter().enumerate() {
-            let at = |field: &str| format!("events.tokens[{index}].{field}");
-            if token.secret.is_some() == token.secret_file.is_some() {
-                problems.push(Problem::new(at("secret"), "must be given, or secret_file, but not both"));
-                continue;
-            }
             if let Err(error) = token.load() {
                 problems.push(error.problem(&format!("events.tokens[{index}]")));
             }

@@ -48,10 +48,10 @@ impl SecretError {
 /// The secret, which is in place or in a file.
 ///
 /// # Errors
-/// When there is none, or the file cannot be read.
+/// When there is none or both, or the file cannot be read.
 pub(super) fn load(secret: Option<&SecretString>, file: Option<&Path>) -> Result<SecretString, SecretError> {
     match (secret, file) {
-        (Some(secret), _) => Ok(secret.clone()),
+        (Some(secret), None) => Ok(secret.clone()),
         (None, Some(path)) => {
             let secret = read_file(path)?;
             // Part of the secret, or one too many: nobody can tell.
@@ -60,7 +60,7 @@ pub(super) fn load(secret: Option<&SecretString>, file: Option<&Path>) -> Result
             }
             Ok(secret)
         }
-        (None, None) => Err(SecretError::Unfit("must be given")),
+        (Some(_), Some(_)) | (None, None) => Err(SecretError::Unfit("must be given, or secret_file, but not both")),
     }
 }
 

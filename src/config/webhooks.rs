@@ -141,10 +141,6 @@ impl WebhooksConfig {
                 refuse("keys", "must hold 1 to 8 keys");
             }
             for (index, key) in endpoint.keys.iter().enumerate() {
-                if key.secret.is_some() == key.secret_file.is_some() {
-                    refuse(&format!("keys[{index}].secret"), "must be given, or secret_file, but not both");
-                    continue;
-                }
                 if let Err(error) = key.load() {
                     let Problem { key, rule } = error.problem(&format!("keys[{index}]"));
                     refuse(&key, &rule);
