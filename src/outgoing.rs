@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, time::Duration};
 
-use reqwest::{Client, ClientBuilder, redirect::Policy};
+use reqwest::{Client, ClientBuilder, Response, redirect::Policy};
 
 /// A client that says who it is, waits for an answer until `time_limit`, and follows nobody: where a redirect leads has
 /// been neither configured nor checked.
@@ -11,6 +11,22 @@ pub fn client(time_limit: Duration) -> ClientBuilder {
         .user_agent(concat!("presignd/", env!("CARGO_PKG_VERSION")))
         .timeout(time_limit)
         .redirect(Policy::none())
+}
+
+/// The body of `response`; `None` as soon as it turns out to have more than `max_bytes`, because who answers decides how
+/// much memory it would take.
+///
+/// # Errors
+/// When the answer breaks off.
+pub async fn body(mut response: Response, max_bytes: usize) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        if body.len().saturating_add(piece.len()) > max_bytes {
+            return Ok(None);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(Some(body))
 }
 
 /// What went wrong and its causes, of which reqwest tells the useful ones last; without the URL, which may hold what is

@@ -167,7 +167,7 @@ impl Scanner {
             Some(authorization) => request.header(AUTHORIZATION, authorization.clone()),
             None => request,
         };
-        let mut response = request.send().await.map_err(|error| ScanError::NoAnswer(outgoing::describe(&error)))?;
+        let response = request.send().await.map_err(|error| ScanError::NoAnswer(outgoing::describe(&error)))?;
         let status = response.status();
         if self.config.infected_statuses.contains(&status.as_u16()) {
             return Ok(Finding::Infected);
@@ -176,15 +176,9 @@ impl Scanner {
             return Err(ScanError::Status(status));
         }
         let Some(verdict) = &self.config.verdict else { return Ok(Finding::Clean) };
-        let mut body = Vec::new();
-        while let Some(piece) =
-            response.chunk().await.map_err(|error| ScanError::NoAnswer(outgoing::describe(&error)))?
-        {
-            if body.len().saturating_add(piece.len()) > MAX_BODY_BYTES {
-                return Err(ScanError::NoVerdict);
-            }
-            body.extend_from_slice(&piece);
-        }
+        let body = outgoing::body(response, MAX_BODY_BYTES).await;
+        let body =
+            body.map_err(|error| ScanError::NoAnswer(outgoing::describe(&error)))?.ok_or(ScanError::NoVerdict)?;
         finding(verdict, &body).ok_or(ScanError::NoVerdict)
     }
 }

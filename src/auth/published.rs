@@ -264,17 +264,11 @@ impl Shared {
     async fn fetch(&self) -> Result<JwkSet, FetchError> {
         let request =
             self.client.get(self.url.clone()).header(header::ACCEPT, "application/jwk-set+json, application/json");
-        let mut response = request.send().await?;
+        let response = request.send().await?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
         }
-        let mut document = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if document.len().saturating_add(chunk.len()) > MAX_DOCUMENT_BYTES {
-                return Err(FetchError::TooLarge);
-            }
-            document.extend_from_slice(&chunk);
-        }
+        let document = outgoing::body(response, MAX_DOCUMENT_BYTES).await?.ok_or(FetchError::TooLarge)?;
         let keys = JwkSet::parse(&document, &self.algorithms).ok_or(FetchError::NotAKeySet)?;
         if keys.len() == 0 { Err(FetchError::NoUsableKey) } else { Ok(keys) }
     }

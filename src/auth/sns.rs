@@ -309,18 +309,12 @@ impl Sns {
         let request = self.client.get(url);
         let answered = self.runtime.spawn(async move {
             let _turn = turn;
-            let mut response = request.send().await.map_err(|error| outgoing::describe(&error))?;
+            let response = request.send().await.map_err(|error| outgoing::describe(&error))?;
             if response.status() != StatusCode::OK {
                 return Err(format!("it answered {}", response.status().as_u16()));
             }
-            let mut answer = Vec::new();
-            while let Some(piece) = response.chunk().await.map_err(|error| outgoing::describe(&error))? {
-                if answer.len() + piece.len() > MAX_ANSWER_BYTES {
-                    return Err("its answer is too long".to_owned());
-                }
-                answer.extend_from_slice(&piece);
-            }
-            Ok(answer)
+            let answer = outgoing::body(response, MAX_ANSWER_BYTES).await;
+            answer.map_err(|error| outgoing::describe(&error))?.ok_or_else(|| "its answer is too long".to_owned())
         });
         answered.await.map_err(|_| unavailable("the service is stopping"))?.map_err(SnsError::Unavailable)
     }
