@@ -33,7 +33,7 @@ pub use metadata::Metadata;
 pub use multipart::{PartNumber, PartPlan, PlannedPart};
 pub use network::{ClientNetwork, IpScope};
 pub use object_key::{ObjectKey, StagingArea};
-pub use principal::{Principal, Scope};
+pub use principal::{NAME_RULE, Principal, Scope, is_name};
 pub use public_address::is_globally_reachable;
 pub use size_promise::SizePromise;
 

@@ -10,10 +10,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::AuthError;
-use crate::{config::auth::ScopesConfig, model::Principal};
-
-/// The longest `sub` and tenant, in bytes.
-const MAX_NAME_BYTES: usize = 255;
+use crate::{
+    config::auth::ScopesConfig,
+    model::{Principal, is_name},
+};
 
 /// The claims of a token, each still in its JSON text. Reading them says nothing about who wrote them: until the
 /// signature is verified, only the issuer may be asked for, to find the key.
@@ -153,12 +153,8 @@ impl Scopes<'_> {
     }
 }
 
-/// Names go into rows, log lines and key templates: a length that a column holds, and nothing that moves a cursor.
 fn usable_name(name: Cow<'_, str>, label: &'static str) -> Result<String, AuthError> {
-    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
-        return Err(AuthError::InvalidClaim(label));
-    }
-    Ok(name.into_owned())
+    if is_name(&name) { Ok(name.into_owned()) } else { Err(AuthError::InvalidClaim(label)) }
 }
 
 /// A string that is borrowed from the payload unless it has escapes.

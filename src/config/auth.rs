@@ -26,6 +26,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::{Problem, duration, secret, switch};
+use crate::model::{NAME_RULE, is_name};
 
 /// More than this is not clock skew but a way to use expired tokens.
 const MAX_LEEWAY: Duration = Duration::from_mins(5);
@@ -203,8 +204,9 @@ impl IssuerConfig {
 
     fn check(&self, key: &str, problems: &mut Vec<Problem>) {
         let mut refuse = |name: &str, rule: String| problems.push(Problem::new(format!("{key}.{name}"), rule));
-        if self.issuer.is_empty() {
-            refuse("issuer", "must not be empty".to_owned());
+        // A longer one could never be named in a revocation.
+        if !is_name(&self.issuer) {
+            refuse("issuer", NAME_RULE.to_owned());
         }
         if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
             refuse("audience", "must name at least one audience, none of them empty".to_owned());

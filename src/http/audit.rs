@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     db::{AuditFilter, AuditRecord},
-    model::{AuditKind, ClientNetwork, IntentId},
+    model::{AuditKind, ClientNetwork, IntentId, NAME_RULE, is_name},
 };
 
 /// Records in one page, unless the client asks for another number.
@@ -33,8 +33,8 @@ fn filter(query: &BTreeMap<String, String>) -> Result<AuditFilter, ApiError> {
     let mut filter = AuditFilter::default();
     let (mut issuer, mut subject, mut until) = (None, None, None);
     let mut errors = broken(query, |name, text| match name {
-        "issuer" => take(&mut issuer, name_of(text), NAME),
-        "subject" => take(&mut subject, name_of(text), NAME),
+        "issuer" => take(&mut issuer, name_of(text), NAME_RULE),
+        "subject" => take(&mut subject, name_of(text), NAME_RULE),
         "upload_id" => take(&mut filter.upload_id, text.parse().ok(), "must be an upload's id"),
         "network" => take(&mut filter.network, network(text), "must be an address, or a network such as 10.0.0.0/8"),
         "kind" => take(&mut filter.kind, text.parse().ok(), AuditKind::RULE),
@@ -58,11 +58,9 @@ fn filter(query: &BTreeMap<String, String>) -> Result<AuditFilter, ApiError> {
     if errors.is_empty() { Ok(filter) } else { Err(ApiError::fields(ErrorCode::InvalidRequest, errors)) }
 }
 
-const NAME: &str = "must be 1 character or more, none of them a control character";
-
 /// A name that a row may have.
 fn name_of(text: &str) -> Option<String> {
-    (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())
+    is_name(text).then(|| text.to_owned())
 }
 
 const INSTANT: &str = "must be an instant of RFC 3339, such as 2026-11-21T00:00:00Z";

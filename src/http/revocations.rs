@@ -12,15 +12,12 @@ use super::{
 use crate::{
     db::revocations::{Revocation, RevocationFilter},
     domain::{RevocationRequest, RevocationSubject},
-    model::IntentId,
+    model::{IntentId, NAME_RULE, is_name},
 };
 
 /// Revocations in one page, unless the client asks for fewer.
 const DEFAULT_PAGE: usize = 50;
 const LARGEST_PAGE: usize = 100;
-
-/// The longest name and reason, in bytes.
-const MAX_TEXT_BYTES: usize = 255;
 
 /// `POST /api/v1/admin/revocations`
 pub(super) async fn revoke(
@@ -80,9 +77,8 @@ impl RevocationBody {
         let Self { user, tenant, upload_id, issued_before, reason } = self;
         let mut errors = Vec::new();
         let mut check = |field: &str, text: &str| {
-            if text.is_empty() || text.len() > MAX_TEXT_BYTES || text.chars().any(char::is_control) {
-                let rule = "must be 1 to 255 bytes without control characters";
-                errors.push(FieldError::new(field, rule).with_received(text));
+            if !is_name(text) {
+                errors.push(FieldError::new(field, NAME_RULE).with_received(text));
             }
         };
         if let Some(UserBody { issuer, subject }) = &user {
@@ -93,6 +89,7 @@ impl RevocationBody {
             check("tenant.issuer", issuer);
             check("tenant.tenant", tenant);
         }
+        // Told in the same places, and bound by the same rule.
         if let Some(reason) = &reason {
             check("reason", reason);
         }

@@ -4,6 +4,15 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+/// What the name of an issuer, a subject or a tenant must be.
+pub const NAME_RULE: &str = "must be 1 to 255 bytes without control characters";
+
+/// Whether `text` may be the name of an issuer, a subject or a tenant: these go into rows, log lines and key templates, so
+/// that they have a length which a column holds, and nothing that moves a cursor.
+pub fn is_name(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 /// What a token may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
