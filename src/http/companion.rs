@@ -20,7 +20,7 @@ use super::{
 use crate::{
     db::UploadIntent,
     domain::{Claim, Confirmer, DomainError, IssueRequest, PartsRequest, SignedPart, UploadTarget},
-    model::{ContentType, FileName, IntentId, PartNumber, UploadMethod},
+    model::{ContentType, FileName, IntentId, Metadata, PartNumber, UploadMethod},
 };
 
 /// What a part's URL should live at least: the client may have other files to send before it begins. Where the policy
@@ -278,9 +278,8 @@ fn carried((name, value): (String, String)) -> Option<(String, String)> {
     if matches!(name.as_str(), "name" | "type") || matches!(value.as_str(), "" | "null" | "undefined") {
         return None;
     }
-    let is_plain = value.bytes().all(|b| (b' '..=b'~').contains(&b)) && value.trim() == value && !value.contains("  ");
     // RFC 2047, as Companion does.
-    let value = if is_plain { value } else { format!("=?UTF-8?B?{}?=", STANDARD.encode(value)) };
+    let value = if Metadata::carries(&value) { value } else { format!("=?UTF-8?B?{}?=", STANDARD.encode(value)) };
     // Names of headers have no case, and stores give them back in lower case.
     Some((name.to_ascii_lowercase(), value))
 }

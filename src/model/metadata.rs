@@ -27,9 +27,7 @@ impl Metadata {
             if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
                 return Err((name.clone(), Invalid::new("names must be 1 to 64 of the characters a-z, 0-9, - and _")));
             }
-            // SigV4 folds inner runs of spaces and trims the ends, stores do not: such a value could never verify.
-            let spaces_survive = value.trim() == value && !value.contains("  ");
-            if value.is_empty() || !value.bytes().all(|b| (b' '..=b'~').contains(&b)) || !spaces_survive {
+            if value.is_empty() || !Self::carries(value) {
                 let rule = "values must be visible ASCII with single inner spaces; encode anything else, for example as base64";
                 return Err((name.clone(), Invalid::new(rule)));
             }
@@ -39,6 +37,12 @@ impl Metadata {
             }
         }
         Ok(Self(entries))
+    }
+
+    /// Whether `value` goes through signatures, headers and stores unchanged: visible ASCII and inner single spaces. SigV4
+    /// folds inner runs of spaces and trims the ends, stores do not, so that a value with such could never verify.
+    pub fn carries(value: &str) -> bool {
+        value.bytes().all(|b| (b' '..=b'~').contains(&b)) && value.trim() == value && !value.contains("  ")
     }
 
     /// Names and values in name order.
