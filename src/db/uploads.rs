@@ -32,7 +32,7 @@ use super::{
 };
 use crate::model::{
     ByteSize, ClientNetwork, ContentType, ETag, FileName, IntentEvent, IntentId, IntentState, Metadata, ObjectKey,
-    PartNumber, PartPlan, Principal, Sha256Digest, SizePromise, UploadMethod,
+    PartNumber, PartPlan, Principal, Sha256Digest, SizePromise, Transition, UploadMethod,
 };
 
 /// A row: what was promised to whom, and what became of it.
@@ -315,8 +315,11 @@ impl Database {
                             return Ok((Outcome::Changed(row), !deliveries.is_empty()));
                         }
                         let outcome = match find(id, connection).await? {
-                            Some(row) if row.state == target => Outcome::AlreadyThere(row),
-                            Some(row) => Outcome::NotAllowed(row),
+                            Some(row) => match row.state.on(settlement.event) {
+                                Transition::AlreadyThere => Outcome::AlreadyThere(row),
+                                // By the states alone it may be allowed, and something else forbids it.
+                                Transition::NotAllowed | Transition::To(_) => Outcome::NotAllowed(row),
+                            },
                             None => Outcome::Absent,
                         };
                         Ok((outcome, false))
