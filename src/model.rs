@@ -28,7 +28,7 @@ pub use delivery::Delivery;
 pub use digest::{ETag, Md5Digest, Sha256Digest};
 pub use event::EventType;
 pub use file_name::FileName;
-pub use intent::{IntentEvent, IntentId, IntentState, Transition, UploadMethod};
+pub use intent::{IntentEvent, IntentId, IntentState, MAX_SIGNATURE_LIFE, Transition, UploadMethod};
 pub use metadata::Metadata;
 pub use multipart::{PartNumber, PartPlan, PlannedPart};
 pub use network::{ClientNetwork, IpScope};

@@ -36,15 +36,15 @@ pub use part_urls::PartSigner;
 pub use post_policy::{PostForm, PresignedPost, SuccessAction};
 pub use presigned_url::{Method, PresignRequest, PresignedUrl};
 
-use crate::model::ObjectKey;
+use crate::model::{MAX_SIGNATURE_LIFE, ObjectKey};
 
 use self::{signing_key::SigningKeyCache, timestamp::AmzDate};
 
 /// The value of `X-Amz-Algorithm`.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// The longest life of a signature in seconds: S3 refuses `X-Amz-Expires` above seven days.
-pub const MAX_EXPIRES_IN_SECONDS: u64 = 604_800;
+/// [`MAX_SIGNATURE_LIFE`] in seconds, in which `X-Amz-Expires` counts.
+const MAX_EXPIRES_IN_SECONDS: u64 = MAX_SIGNATURE_LIFE.as_secs();
 
 /// The value of `x-amz-copy-source` for an object: bucket and key, percent-encoded.
 pub fn copy_source(bucket: &str, key: &ObjectKey) -> String {

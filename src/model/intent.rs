@@ -1,6 +1,6 @@
 //! The life of an upload.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,10 @@ use super::Invalid;
 
 /// The most ids that are looked for in one key. No key has more than one unless somebody made it so.
 pub const MAX_IDS_IN_KEY: usize = 16;
+
+/// The longest life of a signature
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>, `X-Amz-Expires`).
+pub const MAX_SIGNATURE_LIFE: Duration = Duration::from_hours(7 * 24);
 
 /// Identifies an upload or download intent: a UUID version 7 (RFC 9562), so that ids sort by time of issue and the
 /// tables can be partitioned by them.

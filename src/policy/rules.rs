@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::KeyTemplate;
 use crate::model::{
-    ByteRate, ByteSize, Delivery, Invalid, IpScope, MediaRange, PartPlan, UploadMethod,
+    ByteRate, ByteSize, Delivery, Invalid, IpScope, MAX_SIGNATURE_LIFE, MediaRange, PartPlan, UploadMethod,
 };
 
 /// What one policy allows while no schedule entry changes it. The default is that of a policy without any key.
@@ -64,9 +64,8 @@ impl Rules {
     pub const MAX_SINGLE_SIZE: ByteSize = ByteSize::from_bytes(5 << 30);
     /// What it takes in parts.
     pub const MAX_SIZE: ByteSize = PartPlan::LARGEST_FILE;
-    /// The longest life of a presigned URL
-    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>, `X-Amz-Expires`).
-    pub const MAX_EXPIRES_IN: Duration = Duration::from_hours(7 * 24);
+    /// The longest life of a presigned URL.
+    pub const MAX_EXPIRES_IN: Duration = MAX_SIGNATURE_LIFE;
     /// The shortest life of credentials
     /// (<https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>, `DurationSeconds`).
     pub const LEAST_CREDENTIALS_LIFE: Duration = Duration::from_mins(15);
