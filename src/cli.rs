@@ -18,7 +18,7 @@ mod webhooks;
 use std::{
     fmt,
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::OnceLock,
 };
@@ -203,12 +203,8 @@ struct ConfigArgs {
 
 impl ConfigArgs {
     fn load(&self) -> Result<Config, Failure> {
-        load(&self.config)
+        Ok(Config::load(&self.config, &environment::variables())?)
     }
-}
-
-fn load(path: &Path) -> Result<Config, Failure> {
-    Ok(Config::load(path, &environment::variables())?)
 }
 
 /// Why a command did not do what it was asked: the whole chain of reasons, on one line each.

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, BufWriter, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -12,7 +11,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use super::{Failure, bar, load, start_logging};
+use super::{ConfigArgs, Failure, bar, start_logging};
 use crate::{
     db::{AuditFilter, AuditRecord, Database},
     model::{AuditKind, IntentId},
@@ -42,9 +41,8 @@ Exit codes: 0 done; 1 it did not work; 2 the command line cannot be understood."
 /// Which records to write, and how.
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// How to write them.
     #[arg(long)]
     format: Format,
@@ -82,7 +80,7 @@ enum Format {
 
 pub(super) async fn run(command: &AuditCommand, runtime: &Handle) -> Result<ExitCode, Failure> {
     let AuditCommand::Export(args) = command;
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     start_logging(&config);
     let database = Database::new(&config.database, runtime)?;
     let exported = export(args, &database, io::stdout().lock()).await;

@@ -1,12 +1,12 @@
 //! `presignd check`
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{net::IpAddr, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use super::{Failure, bar, load, print, serve::StopSignals, start_logging};
+use super::{ConfigArgs, Failure, bar, print, serve::StopSignals, start_logging};
 use crate::{
     app::{self, Assembly},
     clock::Clock,
@@ -17,9 +17,8 @@ use crate::{
 /// What to check.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Try the database, the store and its STS.
     #[arg(long)]
     live: bool,
@@ -52,10 +51,10 @@ enum Format {
 struct Interrupted;
 
 pub(super) async fn run(args: &CheckArgs, runtime: &Handle) -> Result<ExitCode, Failure> {
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     let policies = app::check(&config, runtime.clone()).await?;
     if args.format == Format::Text {
-        print(format_args!("{}: ok", args.config.display()));
+        print(format_args!("{}: ok", args.config.config.display()));
         print(format_args!("{}: ok, version {}", config.policies.file.display(), policies.version()));
         for remark in app::remarks(&policies, &config) {
             print(format_args!("note: {remark}"));

@@ -1,10 +1,8 @@
 //! `presignd cors`
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Failure, load, print};
+use super::{ConfigArgs, Failure, print};
 use crate::{
     config::server::{AN_ORIGIN, is_origin},
     domain::BucketCors,
@@ -38,9 +36,8 @@ Exit codes: 0 printed; 1 the configuration cannot be used, or names no origin; 2
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "clap shows it in a terminal, where backticks are noise")]
 pub(super) struct PrintArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Origin of the pages; may be given several times. By default server.cors_allowed_origins and, with web.enabled,
     /// the page of this service.
     #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin)]
@@ -69,7 +66,7 @@ struct NoOrigin;
 
 pub(super) fn run(command: &CorsCommand) -> Result<(), Failure> {
     let CorsCommand::Print(args) = command;
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     let document = policy::load(&config.policies.file, |_| Ok(()))?;
     let origins = if args.origins.is_empty() { config.page_origins() } else { args.origins.clone() };
     if origins.is_empty() {

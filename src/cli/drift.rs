@@ -1,7 +1,6 @@
 //! `presignd drift`
 
 use std::{
-    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -11,7 +10,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use super::{Failure, bar, load, print, start_logging};
+use super::{ConfigArgs, Failure, bar, print, start_logging};
 use crate::{
     app,
     clock::Clock,
@@ -22,9 +21,8 @@ use crate::{
 /// What to compare, and what to do about it.
 #[derive(Debug, Args)]
 pub(super) struct DriftArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Remove orphans, each after a second look.
     #[arg(long)]
     repair: bool,
@@ -40,7 +38,7 @@ pub(super) struct DriftArgs {
 }
 
 pub(super) async fn run(args: &DriftArgs, runtime: &Handle) -> Result<ExitCode, Failure> {
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     start_logging(&config);
     let assembly = app::assemble(&config, Clock::System, runtime).await?;
     app::prepare_schema(

@@ -1,11 +1,11 @@
 //! `presignd migrate`
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::num::NonZeroUsize;
 
 use clap::Args;
 use tokio::runtime::Handle;
 
-use super::{Failure, load, print, start_logging};
+use super::{ConfigArgs, Failure, print, start_logging};
 use crate::{
     app::StartError,
     clock::Clock,
@@ -15,9 +15,8 @@ use crate::{
 /// What to migrate.
 #[derive(Debug, Args)]
 pub(super) struct MigrateArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     status: bool,
@@ -33,7 +32,7 @@ pub(super) struct MigrateArgs {
 }
 
 pub(super) async fn run(args: &MigrateArgs, runtime: &Handle) -> Result<(), Failure> {
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     start_logging(&config);
     let database = Database::new(&config.database, runtime)?;
     if args.status {

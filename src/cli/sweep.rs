@@ -1,12 +1,12 @@
 //! `presignd sweep`
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use indicatif::ProgressBar;
 use tokio::runtime::Handle;
 
-use super::{Failure, bar, load, print, serve::StopSignals, start_logging};
+use super::{ConfigArgs, Failure, bar, print, serve::StopSignals, start_logging};
 use crate::{
     app,
     clock::Clock,
@@ -24,9 +24,8 @@ struct Interrupted;
 /// How to sweep.
 #[derive(Debug, Args)]
 pub(super) struct SweepArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Say what would be done with what is due now, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -36,7 +35,7 @@ pub(super) struct SweepArgs {
 }
 
 pub(super) async fn run(args: &SweepArgs, runtime: &Handle) -> Result<ExitCode, Failure> {
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     start_logging(&config);
     let assembly = app::assemble(&config, Clock::System, runtime).await?;
     let database = &assembly.service.database;

@@ -1,12 +1,12 @@
 //! `presignd token`
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use jsonwebtoken::Algorithm;
 use secrecy::ExposeSecret as _;
 
-use super::{Failure, load, print};
+use super::{ConfigArgs, Failure, print};
 use crate::{
     auth::{DevelopmentToken, mint_development_token, shared_secret},
     clock::Clock,
@@ -16,9 +16,8 @@ use crate::{
 /// What the token says.
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// The user (sub).
     #[arg(long, default_value = "alice")]
     subject: String,
@@ -37,7 +36,7 @@ pub(super) struct TokenArgs {
 }
 
 pub(super) async fn run(args: &TokenArgs) -> Result<(), Failure> {
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     print(mint(&config.auth, args).await?);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `presignd webhooks`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use chrono::SecondsFormat;
 use clap::{Args, Subcommand, ValueEnum};
@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::{Failure, load, print, start_logging};
+use super::{ConfigArgs, Failure, print, start_logging};
 use crate::{
     clock::Clock,
     config::Config,
@@ -46,9 +46,8 @@ Exit codes: 0 done; 1 it did not work, or that event has nothing to retry; 2 the
 /// Which deliveries to show.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Only those in this state.
     #[arg(long)]
     state: Option<State>,
@@ -66,9 +65,8 @@ pub(super) struct ListArgs {
 /// Which deliveries to send again.
 #[derive(Debug, Args)]
 pub(super) struct RetryArgs {
-    /// The configuration file.
-    #[arg(long, env = "PRESIGND_CONFIG", default_value = "presignd.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// The event (webhook-id), to every endpoint that was given up.
     #[arg(value_name = "EVENT_ID", required_unless_present = "all_dead", conflicts_with = "all_dead")]
     event_id: Option<Uuid>,
@@ -109,7 +107,7 @@ pub(super) async fn run(command: &WebhooksCommand, runtime: &Handle) -> Result<E
 }
 
 async fn list(args: &ListArgs, runtime: &Handle) -> Result<ExitCode, Failure> {
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     start_logging(&config);
     let filter = DeliveryFilter {
         state: args.state.map(DeliveryState::from),
@@ -165,7 +163,7 @@ fn as_text(delivery: &Delivery, last: &LastAttempt, is_configured: bool) -> Stri
 }
 
 async fn retry(args: &RetryArgs, runtime: &Handle) -> Result<ExitCode, Failure> {
-    let config = load(&args.config)?;
+    let config = args.config.load()?;
     start_logging(&config);
     let database = Database::new(&config.database, runtime)?;
     let revived = database.revive_webhooks(args.event_id, args.endpoint.as_deref(), Clock::System.now()).await?;
