@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Args;
 
 use super::{Failure, print};
+use crate::outgoing;
 
 /// Longest wait for the answer, below the interval at which orchestrators usually ask.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,7 +19,7 @@ pub(super) struct ProbeArgs {
 }
 
 pub(super) async fn run(args: &ProbeArgs) -> Result<ExitCode, Failure> {
-    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let client = outgoing::client(PATIENCE).no_proxy().build()?;
     let answer = client.get(&args.url).send().await?;
     let ready = answer.status().is_success();
     print(answer.text().await?);
