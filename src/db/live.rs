@@ -43,16 +43,17 @@ impl Database {
         Ok(now.now)
     }
 
-    /// Whether rows may be added, and removed where that is ever done, tried with none: privileges and a read-only
-    /// database show all the same, and nothing has to be taken back.
+    /// Whether rows may be added, and changed and removed except where that is never done, tried with none: privileges
+    /// and a read-only database show all the same, and nothing has to be taken back.
     ///
     /// # Errors
     /// Says which statement failed.
     pub async fn may_write(&self) -> Result<(), DbError> {
         for table in TABLES {
             let insert = format!("INSERT INTO {table} SELECT * FROM {table} WHERE false");
-            let delete = (table != ADDED_TO).then(|| format!("DELETE FROM {table} WHERE false"));
-            for statement in [insert].into_iter().chain(delete) {
+            let change =
+                || [format!("SELECT FROM {table} WHERE false FOR UPDATE"), format!("DELETE FROM {table} WHERE false")];
+            for statement in [insert].into_iter().chain((table != ADDED_TO).then(change).into_iter().flatten()) {
                 self.query(async move |connection| diesel::sql_query(statement).execute(connection).await).await?;
             }
         }

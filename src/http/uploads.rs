@@ -269,7 +269,8 @@ impl<'de> Deserialize<'de> for FileSize {
     }
 }
 
-/// The header as the IETF draft has it, in effect: any visible ASCII of up to 255 characters.
+/// The header as the IETF draft has it, in effect: 1 to 255 of the characters that a header may have and
+/// that are ASCII: the visible ones, spaces and tabs.
 pub(super) fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Option<IdempotencyKey>, ApiError> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
     match value.to_str() {

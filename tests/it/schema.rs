@@ -66,6 +66,15 @@ async fn owned_by_another(backend: Backend) {
     place.psql(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"));
     let limited = database(url.as_str(), &backend);
     assert_eq!(limited.schema_state().await.unwrap(), SchemaState::Current);
+    // As the documents have it, and it is seen where anything of that is missing.
+    place.psql(&format!("REVOKE UPDATE, DELETE ON access_events FROM {role}"));
+    limited.may_write().await.unwrap();
+    for lacking in ["INSERT ON access_events", "UPDATE ON upload_intents", "DELETE ON inspections"] {
+        place.psql(&format!("REVOKE {lacking} FROM {role}"));
+        let refused = limited.may_write().await.unwrap_err();
+        assert!(refused.to_string().contains("permission denied"), "{lacking}: {refused}");
+        place.psql(&format!("GRANT {lacking} TO {role}"));
+    }
     // Nothing to do, and nothing to complain of, as long as the owner has made the months.
     let now = Clock::System.now();
     owner.ensure_partitions(now).await.unwrap();
