@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, Months, NaiveDate, NaiveTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::{Uuid, Variant};
 
@@ -22,7 +22,8 @@ pub const MAX_SIGNATURE_LIFE: Duration = Duration::from_hours(7 * 24);
 pub struct IntentId(Uuid);
 
 impl IntentId {
-    /// A new id that carries `now`. Ids made within one millisecond by one thread still ascend.
+    /// A new id that carries `now`. Ids made within one millisecond by one thread still ascend, and those made after the
+    /// clock was put back by less than a second.
     pub fn at(now: DateTime<Utc>) -> Self {
         thread_local! {
             static CONTEXT: uuid::ContextV7 = const { uuid::ContextV7::new() };
@@ -30,7 +31,10 @@ impl IntentId {
         let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
         let timestamp =
             CONTEXT.with(|context| uuid::Timestamp::from_unix(context, seconds, now.timestamp_subsec_nanos()));
-        Self(Uuid::new_v7(timestamp))
+        let id = Self(Uuid::new_v7(timestamp));
+        // The context goes on from the latest time that it has seen. One that was wrong by a day would be in all ids for a
+        // day, and so would rows be in the wrong month and the wrong place of an export.
+        if id >= Self::lowest_at(now + TimeDelta::seconds(1)) { Self::exactly_at(now) } else { id }
     }
 
     /// A new id that carries `at` and nothing of ids made before it: for what is put in order by the times that it tells,
@@ -306,6 +310,17 @@ mod tests {
         IntentId::at(later(10_000));
         assert!(IntentId::exactly_at(now) < IntentId::exactly_at(later(1)));
         assert_eq!(IntentId::exactly_at(now).issued_at(), Some(now));
+    }
+
+    #[test]
+    fn ids_do_not_keep_the_time_of_a_clock_that_was_put_right() {
+        let now: DateTime<Utc> = "2026-12-01T00:00:00Z".parse().unwrap();
+        let wrong = IntentId::at(now + TimeDelta::days(1));
+        assert!(wrong >= IntentId::lowest_at(now + TimeDelta::days(1)));
+        assert_eq!(IntentId::at(now).issued_at(), Some(now));
+        // A little is no reason not to ascend.
+        let before = IntentId::at(now + TimeDelta::days(2));
+        assert!(before < IntentId::at(now + TimeDelta::days(2) - TimeDelta::milliseconds(500)));
     }
 
     #[test]
