@@ -50,12 +50,13 @@ pub(super) async fn run(args: &SweepArgs, runtime: &Handle) -> Result<ExitCode, 
 }
 
 async fn rehearse(sweeper: &Sweeper, bar: &ProgressBar) -> Result<ExitCode, Failure> {
-    let Rehearsal { due, confirm, reject, expire, wait, tidy, delete, abort_multiparts } =
+    let Rehearsal { due, confirm, reject, abort, expire, wait, tidy, delete, abort_multiparts } =
         sweeper.rehearse(|so_far| bar.set_position(so_far.due)).await?;
     bar.finish_and_clear();
     print(format_args!("{due} uploads are due; nothing was changed"));
     print(format_args!("  {confirm} would be confirmed, if their checksums are right"));
     print(format_args!("  {reject} would be rejected"));
+    print(format_args!("  {abort} would be aborted: they have been revoked"));
     print(format_args!("  {expire} would expire"));
     print(format_args!("  {wait} would be waited for"));
     print(format_args!("  {tidy} are settled: {delete} objects of theirs would be removed"));

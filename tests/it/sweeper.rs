@@ -17,9 +17,14 @@ use presignd::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::audit::{ADMIN, administrator};
 use crate::support::{
-    AppOptions, Backend, ChaosProxy, Suite, TestApp, app::settings as settings_of, backend::BackendKind, caller::id,
-    load::eventually, services::process::send_signal,
+    AppOptions, Backend, ChaosProxy, Suite, TestApp,
+    app::{ISSUER, settings as settings_of},
+    backend::BackendKind,
+    caller::id,
+    load::eventually,
+    services::process::send_signal,
 };
 
 const BYTES: &[u8] = b"what was promised";
@@ -493,7 +498,8 @@ async fn renewed(backend: Backend) {
 }
 
 async fn rehearsed(backend: Backend) {
-    let app = app(&backend).await;
+    let options = AppOptions { settings: format!("{}\n{ADMIN}", still().settings), ..still() };
+    let app = TestApp::start_with(&backend, options).await;
     let alice = app.user("alice");
     let (put_it, post) = (json!({ "method": "put" }), json!({ "method": "post" }));
     let sent = alice.issue("a.txt", BYTES, &put_it).await;
@@ -501,6 +507,10 @@ async fn rehearsed(backend: Backend) {
     let wrong = alice.issue("a.txt", BYTES, &put_it).await;
     put(&app, row(&app, &wrong).await.object_key.as_str(), b"too short").await;
     alice.issue("a.txt", BYTES, &put_it).await;
+    let revoked = app.user("mallory").issue("a.txt", BYTES, &put_it).await;
+    assert!(alice.send(&revoked, BYTES).await.status.is_success());
+    let user = json!({ "user": { "issuer": ISSUER, "subject": "mallory" } });
+    administrator(&app).post(crate::revocations::PATH, &user).await.expect(StatusCode::OK);
     let aborted = alice.issue("a.txt", BYTES, &post).await;
     alice.delete(&format!("/api/v1/uploads/{}", id(&aborted))).await.expect(StatusCode::OK);
     assert!(alice.send(&aborted, BYTES).await.status.is_success());
@@ -515,8 +525,9 @@ async fn rehearsed(backend: Backend) {
     let (due_before, keys_before) = (due().await, keys(&app).await);
     let mut watched = 0;
     let rehearsal = sweeper(&app).rehearse(|_| watched += 1).await.unwrap();
-    let expected = Rehearsal { due: 4, confirm: 1, reject: 1, expire: 1, tidy: 1, delete: 1, ..Rehearsal::default() };
-    assert_eq!((rehearsal, watched), (expected, 4));
+    let expected =
+        Rehearsal { due: 5, confirm: 1, reject: 1, abort: 1, expire: 1, tidy: 1, delete: 1, ..Rehearsal::default() };
+    assert_eq!((rehearsal, watched), (expected, 5));
     assert_eq!((due().await, keys(&app).await), (due_before, keys_before));
     let done = sweep(&app).await;
     assert_eq!((done.confirmed, done.rejected, done.expired, done.deleted), (1, 1, 1, 1));
@@ -712,6 +723,7 @@ async fn command_line(backend: Backend) {
             "2 uploads are due; nothing was changed",
             "  1 would be confirmed, if their checksums are right",
             "  0 would be rejected",
+            "  0 would be aborted: they have been revoked",
             "  0 would expire",
             "  0 would be waited for",
             "  1 are settled: 1 objects of theirs would be removed",

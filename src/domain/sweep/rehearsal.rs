@@ -25,6 +25,8 @@ pub struct Rehearsal {
     pub confirm: u64,
     /// Uploads that would be rejected for their size or type.
     pub reject: u64,
+    /// Uploads that would be aborted, because they have been revoked.
+    pub abort: u64,
     /// Uploads that would expire.
     pub expire: u64,
     /// Uploads that would be waited for.
@@ -89,6 +91,13 @@ impl Sweeper {
         match upload.state {
             IntentState::Inspecting => {}
             IntentState::Issued => {
+                match self.service.refuse_revoked(upload).await {
+                    Err(DomainError::Revoked) => {
+                        rehearsal.abort += 1;
+                        return Ok(());
+                    }
+                    refused => refused?,
+                }
                 let is_over = now > upload.confirm_until;
                 let sent_until = is_over.then_some(upload.confirm_until);
                 let head = match store.head(&upload.object_key).await {
