@@ -575,6 +575,9 @@ async fn stale_multiparts(backend: Backend) {
     ];
     alice.delete(&format!("/api/v1/uploads/{}", id(&given_up))).await.expect(StatusCode::OK);
     let own = begin(signing["upload"]["key"].as_str().unwrap().to_owned()).await;
+    // A copy of ours that takes its time.
+    let copy = row(&app, &signing).await.object_key.copied(&"1".repeat(16)).unwrap();
+    let copying = begin(copy.to_string()).await;
     begin(given_up["upload"]["key"].as_str().unwrap().to_owned()).await;
     begin(aborted.object_key.copied(&"0".repeat(16)).unwrap().to_string()).await;
     // A second after the oldest upload of the database: within a millisecond, no order is sure.
@@ -592,7 +595,7 @@ async fn stale_multiparts(backend: Backend) {
     let mut left: Vec<_> =
         left.uploads().iter().map(|it| (it.key().unwrap().to_owned(), it.upload_id().unwrap().to_owned())).collect();
     left.sort();
-    let mut spared = vec![wanted, own];
+    let mut spared = vec![wanted, own, copying];
     spared.extend(foreign);
     spared.sort();
     assert_eq!(left, spared);

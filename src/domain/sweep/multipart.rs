@@ -63,16 +63,18 @@ fn is_stale(known: &KnownUploads<'_>, multipart: &OpenMultipart) -> bool {
     let Ok(key) = ObjectKey::parse(multipart.key.as_str()) else { return false };
     let mut owners = known.owners(&key).peekable();
     if owners.peek().is_some() {
-        return !owners.any(|owner| is_wanted(owner, multipart));
+        return !owners.any(|owner| is_wanted(owner, &key, multipart));
     }
     matches!(known.unaccounted(&key, Some(multipart.initiated)), Unaccounted::LeftBehind(_))
 }
 
-/// Whether it is the one that the client sends the parts of: the one of this service, or, by credentials, any of its own.
-/// A copy of ours is not: none takes that long. Nor is one that was begun for an upload which could not be recorded, or was recorded with another.
-fn is_wanted(account: &UploadAccount, multipart: &OpenMultipart) -> bool {
+/// Whether it is the one that the client sends the parts of: the one of this service, or, by credentials, any of its own;
+/// or a copy of ours, which takes hours where the file is large and the store slow. One that was begun for an upload which
+/// could not be recorded, or was recorded with another, is not.
+fn is_wanted(account: &UploadAccount, key: &ObjectKey, multipart: &OpenMultipart) -> bool {
     account.state == IntentState::Issued
-        && account.object_key.as_str() == multipart.key
-        && (account.object_key.area().is_some()
-            || account.multipart_upload_id.as_deref() == Some(multipart.upload_id.as_str()))
+        && (account.object_key.has_copy(key)
+            || account.object_key == *key
+                && (account.object_key.area().is_some()
+                    || account.multipart_upload_id.as_deref() == Some(multipart.upload_id.as_str())))
 }
