@@ -263,6 +263,27 @@ impl Database {
         self.query(async |connection| find_all(&ids, connection).await).await
     }
 
+    /// The same for whoever would rather have some of them than none: a row that this version cannot make out, of a later
+    /// one or changed by hand, is told of in the log and left out.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn readable_uploads(&self, ids: &[IntentId]) -> Result<Vec<UploadIntent>, DbError> {
+        let mut uploads = Vec::new();
+        match self.uploads(ids).await {
+            Err(DbError::Failed(_)) => {}
+            all => return all,
+        }
+        for id in ids {
+            match self.upload(*id).await {
+                Ok(upload) => uploads.extend(upload),
+                Err(DbError::Failed(reason)) => log::error!("upload {id}: its row cannot be read: {reason}"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(uploads)
+    }
+
     /// The uploads of `owner`, newest first.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ impl Service {
         let ids: Vec<IntentId> = ids.into_iter().collect();
         let mut sightings = HashMap::new();
         for ids in ids.chunks(IDS_AT_ONCE) {
-            for upload in self.database.uploads(ids).await? {
+            for upload in self.database.readable_uploads(ids).await? {
                 if upload.bucket == self.store.bucket() {
                     let key = upload.object_key.as_str().to_owned();
                     sightings.insert(key, Sighting { upload, is_told: false, addresses: Vec::new() });

@@ -62,7 +62,7 @@ impl<'a> Looks<'a> {
         while self.under_way.len() < self.sweeper.settings.concurrency {
             if self.taken.is_empty() && self.more_is_due {
                 let (batch, lease_end) = self.sweeper.take_batch().await?;
-                self.more_is_due = batch.len() == self.sweeper.settings.batch;
+                self.more_is_due = !batch.is_empty();
                 self.taken.extend(batch.into_iter().map(|upload| (upload, lease_end)));
             }
             let Some((upload, lease_end)) = self.taken.pop_front() else { break };

@@ -28,7 +28,7 @@ pub struct Backlog {
 
 impl Database {
     /// Takes at most `limit` uploads of `bucket` that are due, the longest due first, and keeps everybody else away from
-    /// them until `lease_end`. Whoever dies over them loses nothing: then they are due again.
+    /// them until `lease_end`. Whoever dies over them loses nothing: then they are due again. In any order.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -47,15 +47,17 @@ impl Database {
             .sql(" ORDER BY due.look_at LIMIT ")
             .bind::<BigInt, _>(limit)
             .sql(" FOR UPDATE SKIP LOCKED))");
-        self.query(async |connection| {
+        let ids = self.query(async |connection| {
             diesel::update(upload_intents::table)
                 .filter(taken)
                 .set(upload_intents::look_at.eq(lease_end))
-                .returning(UploadIntent::as_returning())
+                .returning(upload_intents::id)
                 .get_results(connection)
                 .await
-        })
-        .await
+        });
+        let ids: Vec<IntentId> = ids.await?.into_iter().map(IntentId::from_uuid).collect();
+        // A statement of its own: a row that cannot be read would keep all that were taken with it from ever being looked at.
+        self.readable_uploads(&ids).await
     }
 
     /// Says when to look at an upload again that was taken until `lease_end`; never, for `None`. Changes nothing if
