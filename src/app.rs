@@ -18,7 +18,7 @@ use actix_web::{
 };
 use chrono::{DateTime, Utc};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
 use crate::{
     auth::{self, AuthSetupError, Authenticator, EventSenders, EventTokens, SnsSetupError, SnsVerifier},
@@ -145,6 +145,8 @@ pub struct Running {
     revocations: JoinHandle<()>,
     announcements: Option<JoinHandle<()>>,
     sweeper: JoinHandle<()>,
+    /// The sweeper stops when it is dropped.
+    sweeping: oneshot::Sender<()>,
     webhooks: Webhooks,
     shutdown_timeout: Duration,
     inspector: Option<Inspector>,
@@ -153,17 +155,20 @@ pub struct Running {
 }
 
 impl Running {
-    /// Stops in order: no new connections, requests and webhooks in flight finish, inspections are given back, the ledger
-    /// writes what is queued.
+    /// Stops in order: no new connections, requests and webhooks in flight finish, what the sweeper and the inspector
+    /// have taken is given back, the ledger writes what is queued.
     pub async fn stop(self) {
         self.housekeeping.abort();
         self.revocations.abort();
         if let Some(announcements) = &self.announcements {
             announcements.abort();
         }
-        // What it is looking at is looked at again, here or elsewhere, when its lease ends.
-        self.sweeper.abort();
-        tokio::join!(self.server.stop(true), self.webhooks.stop(self.shutdown_timeout));
+        drop(self.sweeping);
+        let ((), (), swept) =
+            tokio::join!(self.server.stop(true), self.webhooks.stop(self.shutdown_timeout), self.sweeper);
+        if let Err(error) = swept {
+            log::error!("the sweeper ended by itself: {error}");
+        }
         let _ = self.serving.await;
         if let Some(inspector) = self.inspector {
             inspector.stop().await;
@@ -310,10 +315,14 @@ async fn set_going(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let announcements =
         (config.database.max_connections > 1).then(|| runtime.spawn(database.clone().listen_for_announcements()));
     let sweeper = Sweeper::new(service.clone(), &config.sweeper);
+    let (sweeping, stopped) = oneshot::channel();
+    let stopping = async move {
+        let _ = stopped.await;
+    };
     let sweeper = if config.sweeper.enabled {
-        runtime.spawn(sweeper.sweep_for_ever())
+        runtime.spawn(sweeper.sweep_until(stopping))
     } else {
-        runtime.spawn(sweeper.watch_for_ever())
+        runtime.spawn(sweeper.watch_until(stopping))
     };
     let inspector = Inspector::start(&service, &runtime);
     let state = State::new(&server_config, service.clone(), authenticator, event_senders, metrics);
@@ -333,6 +342,7 @@ async fn set_going(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         revocations,
         announcements,
         sweeper,
+        sweeping,
         webhooks,
         shutdown_timeout: config.server.shutdown_timeout,
         inspector,

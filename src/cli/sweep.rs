@@ -68,12 +68,19 @@ async fn sweep(sweeper: &Sweeper, once: bool, bar: &ProgressBar) -> Result<ExitC
     let mut stop = StopSignals::listen()?;
     let work = async {
         if !once {
-            sweeper.clone().sweep_for_ever().await;
+            sweeper.clone().sweep_until(stop.wait()).await;
+            return Ok::<_, Failure>(());
         }
-        sweeper.backlog().await?;
-        sweeper.sweep_due().await?;
-        sweeper.abort_stale_multiparts().await?;
-        Ok::<_, Failure>(())
+        let all = async {
+            sweeper.backlog().await?;
+            sweeper.sweep_due().await?;
+            sweeper.abort_stale_multiparts().await?;
+            Ok(())
+        };
+        tokio::select! {
+            swept = all => swept,
+            () = stop.wait() => Err(Interrupted.into()),
+        }
     };
     let follow = async {
         loop {
@@ -85,7 +92,6 @@ async fn sweep(sweeper: &Sweeper, once: bool, bar: &ProgressBar) -> Result<ExitC
     };
     let worked = tokio::select! {
         worked = work => worked,
-        () = stop.wait() => if once { Err(Interrupted.into()) } else { Ok(()) },
         () = follow => Ok(()),
     };
     bar.finish_and_clear();

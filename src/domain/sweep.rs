@@ -72,6 +72,38 @@ impl<'a> Looks<'a> {
         Ok(())
     }
 
+    async fn look_for_ever(&mut self) {
+        let interval = self.sweeper.settings.interval;
+        // Not at once, because a process that starts has better things to do with its connections.
+        let mut rounds = tokio::time::interval_at(Instant::now() + interval, interval);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // Once a round: counting costs more the more waits, and that is when a round has many batches.
+                _ = rounds.tick() => match self.sweeper.backlog().await {
+                    Ok(backlog) => self.more_is_due |= backlog.oldest.is_some(),
+                    Err(error) => log::warn!("sweeping failed and will be tried again: {error}"),
+                },
+                true = self.one_ends() => {}
+            }
+            if let Err(error) = self.begin().await {
+                self.more_is_due = false;
+                log::warn!("sweeping failed and will be tried again: {error}");
+            }
+        }
+    }
+
+    /// Lets others look at once at what was taken and not begun.
+    async fn give_back(self) {
+        let now = self.sweeper.service.clock.now();
+        for (upload, lease_end) in self.taken {
+            if let Err(error) = self.sweeper.service.database.look_again(upload.id, lease_end, Some(now)).await {
+                log::info!("what the sweeper had taken is looked at when its lease ends: {error}");
+                return;
+            }
+        }
+    }
+
     /// Waits until one of them is over; `false` when there is none.
     async fn one_ends(&mut self) -> bool {
         let ended = self.under_way.join_next().await;
@@ -104,40 +136,32 @@ impl Sweeper {
         &self.service.sweep_progress
     }
 
-    /// Sweeps until the task is ended, which costs nothing but the time until its leases end.
-    pub async fn sweep_for_ever(self) {
-        tokio::join!(self.look_for_ever(), self.abort_multiparts_for_ever());
-    }
-
-    /// Counts what is due until the task is ended, for whoever leaves the sweeping to others and wants to know whether
-    /// they do it.
-    pub async fn watch_for_ever(self) {
-        loop {
-            tokio::time::sleep(self.settings.interval).await;
-            if let Err(error) = self.backlog().await {
-                log::warn!("what is due was not counted: {error}");
-            }
+    /// Sweeps until `stopping` is over, and gives back what it has taken then and not begun to look at. A look that is cut
+    /// off, here or because the task is ended, costs nothing but the time until its lease ends.
+    pub async fn sweep_until(self, stopping: impl Future<Output = ()>) {
+        let mut looks = Looks::new(&self);
+        tokio::select! {
+            () = looks.look_for_ever() => {}
+            () = self.abort_multiparts_for_ever() => {}
+            () = stopping => {}
         }
+        looks.give_back().await;
     }
 
-    async fn look_for_ever(&self) {
-        // Not at once, because a process that starts has better things to do with its connections.
-        let mut rounds = tokio::time::interval_at(Instant::now() + self.settings.interval, self.settings.interval);
-        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = Looks::new(self);
-        loop {
-            tokio::select! {
-                // Once a round: counting costs more the more waits, and that is when a round has many batches.
-                _ = rounds.tick() => match self.backlog().await {
-                    Ok(backlog) => looks.more_is_due |= backlog.oldest.is_some(),
-                    Err(error) => log::warn!("sweeping failed and will be tried again: {error}"),
-                },
-                true = looks.one_ends() => {}
+    /// Counts what is due until `stopping` is over, for whoever leaves the sweeping to others and wants to know whether
+    /// they do it.
+    pub async fn watch_until(self, stopping: impl Future<Output = ()>) {
+        let watch = async {
+            loop {
+                tokio::time::sleep(self.settings.interval).await;
+                if let Err(error) = self.backlog().await {
+                    log::warn!("what is due was not counted: {error}");
+                }
             }
-            if let Err(error) = looks.begin().await {
-                looks.more_is_due = false;
-                log::warn!("sweeping failed and will be tried again: {error}");
-            }
+        };
+        tokio::select! {
+            () = watch => {}
+            () = stopping => {}
         }
     }
 

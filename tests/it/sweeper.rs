@@ -1,6 +1,7 @@
 //! Uploads that nobody confirms, and what is left in the bucket of uploads that are settled.
 
 use std::{
+    future::pending,
     process::{Command, Output, Stdio},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use presignd::{
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::audit::{ADMIN, administrator};
 use crate::support::{
@@ -48,6 +50,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("a_killed_sweeper_loses_nothing", killed);
     suite.everywhere("a_look_that_takes_its_time_keeps_nobody_else_waiting", slow_look);
     suite.everywhere("a_look_that_takes_its_time_keeps_its_upload", slow_look_keeps);
+    suite.everywhere("stopping_gives_back_what_waits_for_its_look", stopped_while_some_wait);
     // These have another process at the database, or look into it, for which the embedded one has no connection.
     let real = &[BackendKind::Rgw, BackendKind::SeaweedFs];
     suite.on(real, "a_row_that_cannot_be_read_keeps_no_other", unreadable_row);
@@ -409,7 +412,7 @@ async fn sent_two(backend: &Backend) -> (TestApp, ChaosProxy, [Value; 2]) {
 async fn slow_look(backend: Backend) {
     let (app, proxy, [slow, quick]) = sent_two(&backend).await;
     let settings = SweeperConfig { interval: Duration::from_millis(20), concurrency: 2, batch: 1, ..settings() };
-    let sweeping = backend.runtime.spawn(Sweeper::new(app.running.service.clone(), &settings).sweep_for_ever());
+    let sweeping = backend.runtime.spawn(Sweeper::new(app.running.service.clone(), &settings).sweep_until(pending()));
     let confirmed = async |upload: &Value| (state(&app, upload).await == IntentState::Confirmed).then_some(());
     after_expiry(&app, &quick, TimeDelta::minutes(1));
     eventually(Duration::from_secs(10), || confirmed(&quick)).await;
@@ -424,6 +427,34 @@ async fn slow_look(backend: Backend) {
     eventually(Duration::from_secs(10), || confirmed(&slow)).await;
     sweeping.abort();
     assert!(sweeping.await.expect_err("it was ended").is_cancelled());
+    app.end().await;
+}
+
+async fn stopped_while_some_wait(backend: Backend) {
+    let (app, proxy, [slow, waiting]) = sent_two(&backend).await;
+    let settings = SweeperConfig { interval: Duration::from_millis(20), concurrency: 1, batch: 2, ..settings() };
+    let (stop, stopped) = oneshot::channel();
+    let sweeper = Sweeper::new(app.running.service.clone(), &settings);
+    let sweeping = backend.runtime.spawn(sweeper.sweep_until(async move { stopped.await.expect("it is told") }));
+    proxy.hold(&app.bucket.bucket);
+    after_expiry(&app, &waiting, TimeDelta::minutes(1));
+    eventually(Duration::from_secs(10), async || (proxy.held() == 1).then_some(())).await;
+    let due = async || {
+        let database = &app.running.service.database;
+        database.due_uploads(&app.bucket.bucket, app.clock.now(), None, 10).await.expect("an answer")
+    };
+    assert!(due().await.is_empty(), "both are taken");
+    stop.send(()).expect("it listens");
+    sweeping.await.expect("it ends");
+    let due = due().await;
+    assert_eq!(due.len(), 1, "which of them was begun is not known, and the other is anybody's at once");
+    proxy.heal();
+    assert_eq!(sweep(&app).await.confirmed, 1);
+    app.clock.set(app.clock.now() + TimeDelta::minutes(15));
+    sweep(&app).await;
+    for upload in [&slow, &waiting] {
+        assert_eq!(state(&app, upload).await, IntentState::Confirmed);
+    }
     app.end().await;
 }
 
