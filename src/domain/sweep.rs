@@ -262,8 +262,11 @@ impl Sweeper {
     ) -> DateTime<Utc> {
         // Whether a renewal was written whose answer was lost is not known.
         let mut unsure = None;
-        // Often enough that two in a row may fail.
-        while tokio::time::timeout(self.settings.lease / 4, &mut is_over).await.is_err() {
+        // Often enough that two in a row may fail. It may have waited for its look for most of its lease.
+        let left = (lease_end - self.service.clock.now()).to_std().unwrap_or_default();
+        let mut wait = (self.settings.lease / 4).min(left / 2);
+        while tokio::time::timeout(wait, &mut is_over).await.is_err() {
+            wait = self.settings.lease / 4;
             let later = self.lease_end();
             match self.extend_lease(id, [Some(lease_end), unsure], later).await {
                 Ok(true) => (lease_end, unsure) = (later, None),
