@@ -159,7 +159,6 @@ impl Running {
     /// have taken is given back, the ledger writes what is queued.
     pub async fn stop(self) {
         self.housekeeping.abort();
-        self.revocations.abort();
         if let Some(announcements) = &self.announcements {
             announcements.abort();
         }
@@ -170,6 +169,8 @@ impl Running {
             log::error!("the sweeper ended by itself: {error}");
         }
         let _ = self.serving.await;
+        // Not before: as long as there are requests, none may be answered with a session from before a revocation.
+        self.revocations.abort();
         if let Some(inspector) = self.inspector {
             inspector.stop().await;
         }

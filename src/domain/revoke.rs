@@ -212,8 +212,11 @@ impl Service {
 
     async fn look_for_revocations(&self, known: Option<i64>) -> Result<i64, DbError> {
         let version = self.database.revocations_version().await?;
-        if known.is_some_and(|known| known != version) {
+        if known != Some(version) {
+            // Also at the first answer, before which there may have been sessions for a while and a revocation of them.
             self.sessions.forget();
+        }
+        if known.is_some_and(|known| known != version) {
             log::info!("something was revoked: sessions are made anew");
         }
         Ok(version)
