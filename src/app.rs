@@ -286,7 +286,9 @@ async fn set_going(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     let Assembly { service, writers, policy_watcher, lacking } = assemble(config, clock.clone(), &runtime).await?;
     if config.s3.probe_on_start {
         let found = probe_store(&service, config, &runtime).await?;
-        let _ = lacking.set(found);
+        let found = lacking.get_or_init(|| found);
+        // A file that changed meanwhile was held against nothing yet.
+        policy::load(&config.policies.file, |document| meets_demands(document, config, found))?;
     }
     let (database, policies) = (service.database.clone(), service.policies.clone());
     let authenticator = Authenticator::from_config(&config.auth, clock.clone(), runtime.clone()).await?;
