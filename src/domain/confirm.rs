@@ -153,6 +153,9 @@ impl Service {
                     continue;
                 }
                 if is_over {
+                    if !self.store.is_surely_absent(&intent.object_key).await? {
+                        continue;
+                    }
                     return self.settle(&intent, via, Verdict::Expired).await;
                 }
                 // Somebody else may have confirmed it meanwhile, and removed the staged object.

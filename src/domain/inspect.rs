@@ -307,9 +307,13 @@ impl Service {
         let get = PresignRequest { method: Method::Get, key: upload.verified_key(), query, headers: Vec::new() };
         let url = signer.presign(&get, now, life).map_err(DomainError::from)?;
         let finding = scanner.scan_url(file_of(upload), url.url()).await?;
-        if finding == Finding::Clean && upload.version_id.is_none() {
-            let head = self.store.head(upload.verified_key()).await?;
-            return Ok(head.filter(|head| Some(&head.etag) == upload.etag.as_ref()).map(|_| finding));
+        if finding == Finding::Clean
+            && upload.version_id.is_none()
+            && let Some(etag) = &upload.etag
+        {
+            // Not a HEAD, whose 404 may be somebody else's than the store's, and would be the end of the upload.
+            let still_there = self.store.read(upload.verified_key(), etag, None).await?;
+            return Ok(still_there.map(|_| finding));
         }
         Ok(Some(finding))
     }

@@ -30,7 +30,10 @@ pub enum S3Error {
 }
 
 /// The answer, or `None` where its status is one of `absent`: what is asked about is gone, or is another. A bucket that is
-/// gone is no answer about an object: everything would look lost that is only out of reach.
+/// gone is no answer about an object, nor is the 404 of something else than the store, which knows no S3 codes: everything
+/// would look lost that is only out of reach.
+///
+/// Not for HEAD, whose answers have no body that could hold a code.
 pub(super) fn unless<T, E>(
     absent: &[u16],
     operation: &'static str,
@@ -41,15 +44,15 @@ where
 {
     match answer {
         Ok(answer) => Ok(Some(answer)),
-        Err(error) if is_about_object(&error) && status(&error).is_some_and(|status| absent.contains(&status)) => {
-            Ok(None)
-        }
-        Err(error) => Err(S3Error::from_sdk(operation, &error)),
+        Err(error) => match (status(&error), error.as_service_error().and_then(ProvideErrorMetadata::code)) {
+            // As a proxy says while there is no store behind it. The SDK makes this code of an empty body.
+            (Some(404), None | Some("NotFound")) => {
+                Err(S3Error::Unavailable { operation, reason: "404 by something that is not S3".to_owned() })
+            }
+            (Some(status), code) if absent.contains(&status) && code != Some("NoSuchBucket") => Ok(None),
+            _ => Err(S3Error::from_sdk(operation, &error)),
+        },
     }
-}
-
-fn is_about_object<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    error.as_service_error().and_then(ProvideErrorMetadata::code) != Some("NoSuchBucket")
 }
 
 /// The status of the answer, where there was one.
@@ -131,11 +134,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_is_gone_says_nothing_of_its_objects() {
+    fn a_bucket_that_is_gone_and_a_proxy_say_nothing_of_objects() {
         let told = |status, code| unless::<(), _>(CHANGED, "CopyObject", Err(refused(status, code)));
         assert!(matches!(told(404, "NoSuchKey"), Ok(None)));
         assert!(matches!(told(412, "PreconditionFailed"), Ok(None)));
         assert!(matches!(told(404, "NoSuchBucket"), Err(S3Error::Refused { .. })));
+        assert!(matches!(told(404, "NotFound"), Err(S3Error::Unavailable { .. })));
+        let uncoded = CopyObjectError::generic(ErrorMetadata::builder().build());
+        let uncoded = SdkError::service_error(uncoded, HttpResponse::new(404.try_into().unwrap(), SdkBody::empty()));
+        assert!(matches!(unless::<(), _>(CHANGED, "CopyObject", Err(uncoded)), Err(S3Error::Unavailable { .. })));
     }
 
     #[test]

@@ -172,6 +172,20 @@ impl ObjectStore {
         }))
     }
 
+    /// Whether there is no object under `key` by the store's own word. The 404 of a HEAD is not enough where something
+    /// follows from it that cannot be undone: without a body it may be about the bucket, or a proxy's.
+    ///
+    /// # Errors
+    /// When the store does not answer, or something else does.
+    pub async fn is_surely_absent(&self, key: &ObjectKey) -> Result<bool, S3Error> {
+        let request = self.sdk.s3.get_object().bucket(&self.bucket).key(key.as_str()).range("bytes=0-0");
+        match self.on_main(ObjectBody::OPERATION, request.send()).await? {
+            // It is there, and empty.
+            Err(error) if status(&error) == Some(416) => Ok(false),
+            answer => Ok(unless(GONE, ObjectBody::OPERATION, answer)?.is_none()),
+        }
+    }
+
     /// Whether it is for want of a key that the store will not show the object under `key`: a HEAD is refused without
     /// a reason, and other reasons may be gone tomorrow.
     pub(super) async fn needs_key(&self, key: &ObjectKey, version: Option<&str>) -> Result<bool, S3Error> {

@@ -2,10 +2,7 @@
 
 use aws_sdk_s3::types::BucketVersioningStatus;
 
-use super::{
-    ObjectStore, S3Error,
-    error::{GONE, status, unless},
-};
+use super::{ObjectStore, S3Error, error::status};
 use crate::model::ObjectKey;
 
 /// Pages of versions of one key. More than anybody makes; a store that lists what it has deleted must not keep us for ever.
@@ -22,8 +19,10 @@ impl ObjectStore {
         let request = self.client().head_object().bucket(self.bucket()).key(key.as_str());
         let request = request.set_version_id(version.map(str::to_owned));
         match self.on_main(OPERATION, request.send()).await? {
+            Ok(_) => Ok(true),
+            Err(error) if status(&error) == Some(404) => Ok(false),
             Err(error) if status(&error) == Some(400) && self.needs_key(key, version).await? => Ok(true),
-            answer => Ok(unless(GONE, OPERATION, answer)?.is_some()),
+            Err(error) => Err(S3Error::from_sdk(OPERATION, &error)),
         }
     }
 

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::audit::{ADMIN, administrator};
 use crate::support::{
-    AppOptions, Backend, ChaosProxy, Suite, TestApp,
+    AppOptions, Backend, ChaosProxy, Mood, Suite, TestApp, WebhookReceiver,
     app::{ISSUER, settings as settings_of},
     backend::BackendKind,
     caller::id,
@@ -53,6 +53,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("stopping_gives_back_what_waits_for_its_look", stopped_while_some_wait);
     // These have another process at the database, or look into it, for which the embedded one has no connection.
     let real = &[BackendKind::Rgw, BackendKind::SeaweedFs];
+    suite.on(real, "what_a_proxy_answers_without_a_store_ends_nothing", proxy_knows_nothing);
     suite.on(real, "a_row_that_cannot_be_read_keeps_no_other", unreadable_row);
     suite.everywhere("without_store_the_sweeper_postpones", store_away);
     suite.everywhere("a_renewal_keeps_an_upload_from_expiring", renewed);
@@ -454,6 +455,37 @@ async fn stopped_while_some_wait(backend: Backend) {
     sweep(&app).await;
     for upload in [&slow, &waiting] {
         assert_eq!(state(&app, upload).await, IntentState::Confirmed);
+    }
+    app.end().await;
+}
+
+/// What a proxy in front of the store answers while there is no store behind it.
+async fn proxy_knows_nothing(backend: Backend) {
+    let proxy = WebhookReceiver::start(&backend.runtime).await;
+    proxy.set(Mood::Answer(404));
+    let alter = async |settings: &mut toml::Table| {
+        let s3 = settings["s3"].as_table_mut().unwrap();
+        let direct = s3["endpoint"].clone();
+        s3.insert("endpoint".to_owned(), format!("http://{}", proxy.address).into());
+        s3.insert("public_endpoint".to_owned(), direct);
+    };
+    let app = TestApp::start_altered(&backend, still(), alter).await;
+    let alice = app.user("alice");
+    let put = json!({ "method": "put" });
+    let issued = [alice.issue("a.txt", BYTES, &put).await, alice.issue("b.txt", BYTES, &put).await];
+    for upload in &issued {
+        assert!(alice.send(upload, BYTES).await.status.is_success());
+    }
+    after_expiry(&app, &issued[1], GRACE + TimeDelta::minutes(1));
+    let done = sweep(&app).await;
+    assert_eq!((done.looked, done.failed, done.expired), (2, 2, 0), "that is nothing that the store has said");
+    app.user("alice").complete(&issued[0]).await.expect_problem(503, "storage_unavailable");
+    app.clock.set(app.clock.now() + TimeDelta::hours(2));
+    let back = app.twin("[sweeper]\nenabled = false").await;
+    Sweeper::new(back.service.clone(), &settings()).sweep_due().await.expect("an answer");
+    back.stop().await;
+    for upload in &issued {
+        assert_eq!(state(&app, upload).await, IntentState::Confirmed, "it had arrived in time");
     }
     app.end().await;
 }
