@@ -10,7 +10,7 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use super::{Caller, DomainError, Service, require};
 use crate::{
     db::{
-        AccessEvent, DbError, SettledVia, Settlement, UploadIntent,
+        AccessEvent, SettledVia, Settlement, UploadIntent,
         revocations::{Revocation, RevocationFilter, RevocationTarget},
     },
     model::{AuditKind, IntentEvent, IntentId, Principal, Scope},
@@ -196,29 +196,27 @@ impl Service {
         self.transition(id, &settlement).await.map(drop)
     }
 
-    /// Drops the sessions of this process whenever there is a revocation, until the task is ended.
+    /// Drops the sessions of this process whenever there is a revocation, until the task is ended. At the first answer as
+    /// well, if others had failed before it: there may have been sessions for a while, and a revocation of them.
     pub async fn follow_revocations(self) {
         let mut changes = self.database.revocation_changes();
-        let mut known = None;
+        let (mut known, mut was_cut_off) = (None, false);
         loop {
-            match self.look_for_revocations(known).await {
-                Ok(version) => known = Some(version),
-                Err(error) => log::debug!("revocations are looked for again: {error}"),
+            match self.database.revocations_version().await {
+                Ok(version) => {
+                    if known.map_or(was_cut_off, |known| known != version) {
+                        self.sessions.forget();
+                        log::info!("something was revoked, or may have been: sessions are made anew");
+                    }
+                    known = Some(version);
+                }
+                Err(error) => {
+                    was_cut_off = true;
+                    log::debug!("revocations are looked for again: {error}");
+                }
             }
             // A time that runs out is the poll.
             let _ = tokio::time::timeout(POLL, changes.changed()).await;
         }
-    }
-
-    async fn look_for_revocations(&self, known: Option<i64>) -> Result<i64, DbError> {
-        let version = self.database.revocations_version().await?;
-        if known != Some(version) {
-            // Also at the first answer, before which there may have been sessions for a while and a revocation of them.
-            self.sessions.forget();
-        }
-        if known.is_some_and(|known| known != version) {
-            log::info!("something was revoked: sessions are made anew");
-        }
-        Ok(version)
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     audit::{ADMIN, SOON, administrator, records, with_admin},
     clients::capability,
     support::{
-        AppOptions, Backend, Caller, Reply, Suite, TestApp,
+        AppOptions, Backend, Caller, ChaosProxy, Reply, Suite, TestApp,
         app::{ISSUER, OTHER_ISSUER, POLICIES, TokenOptions},
         backend::BackendKind,
         caller::id,
@@ -31,6 +31,7 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
     suite.everywhere("an_administrator_of_a_tenant_stops_nobody_elses", bound);
     // The embedded PostgreSQL serves one process.
     suite.on(&[BackendKind::SeaweedFs], "a_revocation_drops_the_sessions_of_all_processes", all_processes);
+    suite.on(&[BackendKind::SeaweedFs], "a_process_that_was_cut_off_makes_its_sessions_anew", cut_off);
 }
 
 fn user(subject: &str) -> Value {
@@ -270,24 +271,52 @@ async fn bound(backend: Backend) {
     app.end().await;
 }
 
+/// How many sessions the service has made.
+async fn sessions_made(caller: &Caller) -> u32 {
+    let metrics = caller.get("/metrics").await.text();
+    let made = metrics.lines().find_map(|line| line.strip_prefix("presignd_sts_assumed_total ")).expect("a metric");
+    made.parse().expect("a number")
+}
+
+async fn cut_off(backend: Backend) {
+    let mut proxy = None;
+    let alter = async |settings: &mut toml::Table| {
+        let url = &mut settings["database"]["url"];
+        let (cut, through) = ChaosProxy::in_front_of(url.as_str().unwrap(), &backend.runtime).await;
+        cut.cut();
+        *url = through.into();
+        proxy = Some(cut);
+    };
+    let app = TestApp::start_altered(&backend, AppOptions::default(), alter).await;
+    let alice = app.user("alice");
+    let body = json!({ "original_file_name": "a.txt", "file_size": 1, "method": "put" });
+    alice.post("/api/v1/uploads", &body).await.expect_problem(503, "database_unavailable");
+    assert_eq!(sessions_made(&alice).await, 1, "it is made before the upload is recorded");
+    let proxy = proxy.expect("the settings were altered");
+    proxy.heal();
+    let anew = async || {
+        alice.post("/api/v1/uploads", &body).await;
+        (sessions_made(&alice).await == 2).then_some(())
+    };
+    eventually(Duration::from_secs(30), anew).await;
+    app.end().await;
+}
+
 async fn all_processes(backend: Backend) {
     let app = TestApp::start_with(&backend, with_admin()).await;
     let twin = app.twin(ADMIN).await;
     let there = Caller::new(format!("http://{}", twin.address), None, [127, 0, 0, 1].into());
     let alice = there.with_token(app.token(&TokenOptions::default()));
     let put = json!({ "method": "put" });
-    let sessions_made = async || {
+    let issued_with = async || {
         alice.issue("a.txt", b"1", &put).await;
-        let metrics = there.get("/metrics").await.text();
-        let made =
-            metrics.lines().find_map(|line| line.strip_prefix("presignd_sts_assumed_total ")).unwrap().to_owned();
-        made.parse::<u32>().unwrap()
+        sessions_made(&there).await
     };
-    assert_eq!((sessions_made().await, sessions_made().await), (1, 1));
+    assert_eq!((issued_with().await, issued_with().await), (1, 1));
     revoke(&administrator(&app), &user("mallory")).await;
     // Far less than a session would live.
-    eventually(Duration::from_secs(20), async || (sessions_made().await == 2).then_some(())).await;
-    assert_eq!(sessions_made().await, 2, "once");
+    eventually(Duration::from_secs(20), async || (issued_with().await == 2).then_some(())).await;
+    assert_eq!(issued_with().await, 2, "once");
     twin.stop().await;
     app.end().await;
 }
