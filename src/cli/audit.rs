@@ -162,22 +162,37 @@ impl Line<'_> {
     fn cells(&self) -> [String; 14] {
         let text = |text: &Option<String>| text.as_deref().map(harmless).unwrap_or_default();
         let id = |id: Option<IntentId>| id.map(|id| id.to_string()).unwrap_or_default();
-        let Self { at, record } = self;
+        // Taken apart in full, so that no column of the other format is missing in this one.
+        let AuditRecord {
+            id: record_id,
+            kind,
+            issuer,
+            subject,
+            tenant,
+            upload_id,
+            download_id,
+            policy,
+            client_network,
+            reason,
+            actor_issuer,
+            actor_subject,
+            prefix,
+        } = self.record;
         [
-            at.clone().unwrap_or_default(),
-            record.kind.to_string(),
-            record.id.to_string(),
-            text(&record.issuer),
-            text(&record.subject),
-            text(&record.tenant),
-            id(record.upload_id),
-            id(record.download_id),
-            text(&record.policy),
-            record.client_network.map(|network| network.to_string()).unwrap_or_default(),
-            text(&record.reason),
-            text(&record.actor_issuer),
-            text(&record.actor_subject),
-            text(&record.prefix),
+            self.at.clone().unwrap_or_default(),
+            kind.to_string(),
+            record_id.to_string(),
+            text(issuer),
+            text(subject),
+            text(tenant),
+            id(*upload_id),
+            id(*download_id),
+            text(policy),
+            client_network.map(|network| network.to_string()).unwrap_or_default(),
+            text(reason),
+            text(actor_issuer),
+            text(actor_subject),
+            text(prefix),
         ]
     }
 }
