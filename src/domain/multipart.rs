@@ -91,9 +91,9 @@ impl Service {
         caller.require(Scope::Upload)?;
         let intent = self.owned_upload(caller.principal, id).await?;
         self.require_bucket(&intent)?;
-        let multipart = open_multipart(&intent)?;
-        self.refuse_revoked(&intent).await?;
         let now = self.clock.now();
+        let multipart = open_multipart(&intent, now)?;
+        self.refuse_revoked(&intent).await?;
         let document = self.policies.current();
         if document.policy(&intent.policy, now).is_none() {
             return Err(DomainError::PolicyWithdrawn(intent.policy.clone()));
@@ -127,7 +127,7 @@ impl Service {
         require(principal, Scope::Upload)?;
         let intent = self.owned_upload(principal, id).await?;
         self.require_bucket(&intent)?;
-        let multipart = open_multipart(&intent)?;
+        let multipart = open_multipart(&intent, self.clock.now())?;
         self.refuse_revoked(&intent).await?;
         let parts = self.store.parts(&intent.object_key, multipart.upload_id).await?.ok_or(DomainError::PartsGone)?;
         Ok(UploadedParts { plan: multipart.plan, parts: chosen_parts(parts, &[]) })
@@ -252,9 +252,11 @@ impl PartsRequest {
 }
 
 /// The multipart upload of an upload whose parts may still be sent.
-fn open_multipart(intent: &UploadIntent) -> Result<MultipartUpload<'_>, DomainError> {
+fn open_multipart(intent: &UploadIntent, now: DateTime<Utc>) -> Result<MultipartUpload<'_>, DomainError> {
     let multipart = intent.multipart().ok_or(DomainError::NotMultipart)?;
     match intent.state {
+        // The sweeper has not been there yet; nothing that is sent now counts.
+        IntentState::Issued if now > intent.confirm_until => Err(DomainError::Expired),
         IntentState::Issued => Ok(multipart),
         IntentState::Expired => Err(DomainError::Expired),
         state => Err(DomainError::InvalidState(state)),
