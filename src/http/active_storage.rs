@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, ErrorCode, State,
-    extract::{JsonBody, Uploader},
+    extract::{JsonBody, Object, Uploader},
     issued::Headers,
     uploads::{FileSize, checked},
 };
@@ -25,7 +25,7 @@ pub(super) async fn issue(
     uploader: Uploader,
     body: JsonBody<DirectUploadBody>,
 ) -> Result<HttpResponse, ApiError> {
-    let blob = body.value.blob;
+    let Object(blob) = body.value.blob;
     let checksum = blob.checksum.clone();
     let issued = state.service.issue_upload(uploader.caller(), blob.validate(&uploader)?, None).await?;
     let (Some(UploadTarget::Put(put)), Some(token)) = (&issued.target, &issued.callback_token) else {
@@ -51,7 +51,7 @@ pub(super) async fn issue(
 /// The body that the client sends. Fields that it does not send are not looked at, as Rails does.
 #[derive(Debug, Deserialize)]
 pub(super) struct DirectUploadBody {
-    blob: BlobBody,
+    blob: Object<BlobBody>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    extract::{JsonBody, Query, UploadId, Uploader},
+    extract::{JsonBody, Object, Query, UploadId, Uploader},
     parts::{ClaimedPartBody, PARTS_BODY},
     uploads::{checked, checked_metadata},
 };
@@ -117,7 +117,8 @@ pub(super) async fn complete(
     body: JsonBody<CompleteBody, PARTS_BODY>,
 ) -> Result<HttpResponse, ApiError> {
     known(&state, &uploader, id.0, query.get("key")).await?;
-    let upload = complete_parts(&state, &uploader, id.0, body.value.parts).await?;
+    let parts = body.value.parts.into_iter().map(|Object(part)| part).collect();
+    let upload = complete_parts(&state, &uploader, id.0, parts).await?;
     let location = format!("{}/api/v1/uploads/{}", state.base_url, upload.id);
     Ok(HttpResponse::Ok().json(CompletedView { location, key: upload.object_key.as_str(), bucket: &upload.bucket }))
 }
@@ -208,7 +209,7 @@ pub(super) struct CreateBody {
 /// The body of [`complete`].
 #[derive(Debug, Deserialize)]
 pub(super) struct CompleteBody {
-    parts: Vec<PartBody>,
+    parts: Vec<Object<PartBody>>,
 }
 
 /// A part that was sent, as S3 spells it.

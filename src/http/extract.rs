@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    fmt,
     future::Future,
+    marker::PhantomData,
     net::IpAddr,
     pin::Pin,
     time::Duration,
@@ -15,7 +17,10 @@ use actix_web::{
     web::{self, Bytes, BytesMut},
 };
 use futures_util::StreamExt as _;
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{ApiError, ErrorCode, FieldError, State};
 use crate::{
@@ -183,6 +188,31 @@ impl<T: DeserializeOwned + Default, const AT_LEAST: usize> FromRequest for Optio
             require_json(&request)?;
             parse(&bytes).map(Self)
         })
+    }
+}
+
+/// A JSON object inside of a body. serde would also take an array of the fields in order, which nobody means and no schema
+/// shows.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    extract::{Authenticated, ClientAddress, JsonBody, Query},
+    extract::{Authenticated, ClientAddress, JsonBody, Object, Query},
     list::{Paging, broken},
 };
 use crate::{
@@ -51,8 +51,8 @@ pub(super) async fn list(state: web::Data<State>, user: Authenticated, query: Qu
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RevocationBody {
-    user: Option<UserBody>,
-    tenant: Option<TenantBody>,
+    user: Option<Object<UserBody>>,
+    tenant: Option<Object<TenantBody>>,
     upload_id: Option<String>,
     issued_before: Option<DateTime<Utc>>,
     reason: Option<String>,
@@ -75,6 +75,7 @@ struct TenantBody {
 impl RevocationBody {
     fn validate(self) -> Result<RevocationRequest, ApiError> {
         let Self { user, tenant, upload_id, issued_before, reason } = self;
+        let (user, tenant) = (user.map(|Object(user)| user), tenant.map(|Object(tenant)| tenant));
         let mut errors = Vec::new();
         let mut check = |field: &str, text: &str| {
             if !is_name(text) {

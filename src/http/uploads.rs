@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{
     ApiError, ErrorCode, FieldError, State,
-    extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody, OptionalJsonBody, Query, UploadId},
+    extract::{Authenticated, ClientAddress, DEFAULT_POLICY, JsonBody, Object, OptionalJsonBody, Query, UploadId},
     form_return::form_return,
     issued::issued,
     list::{Paging, broken},
@@ -90,7 +90,8 @@ pub(super) async fn complete(
         Ok(etag) => etag,
         Err(invalid) => return Err(invalid_field("etag", invalid)),
     };
-    let parts = ClaimedPartBody::validate(&parts.unwrap_or_default())?;
+    let parts: Vec<_> = parts.unwrap_or_default().into_iter().map(|Object(part)| part).collect();
+    let parts = ClaimedPartBody::validate(&parts)?;
     let claim = Claim { etag: etag.as_ref(), parts: &parts };
     let header = request.headers().get("x-callback-token").map(|value| value.to_str().unwrap_or_default().to_owned());
     // A client that has the callback token may well send a JWT that has run out along with it.
@@ -149,7 +150,7 @@ pub(super) struct RenewBody {
 pub(super) struct CompleteBody {
     token: Option<String>,
     etag: Option<String>,
-    parts: Option<Vec<ClaimedPartBody>>,
+    parts: Option<Vec<Object<ClaimedPartBody>>>,
 }
 
 impl IssueUploadBody {

@@ -256,6 +256,7 @@ async fn out_of_plan(backend: Backend) {
     for (parts, field) in [
         (json!([{ "part_number": 0, "etag": "a" }]), "parts[0].part_number"),
         (json!([{ "part_number": 1, "etag": "" }]), "parts[0].etag"),
+        (json!([[1, "a"]]), "parts[0]"),
     ] {
         let problem = alice.post(&path(&issued, "/complete"), &json!({ "parts": parts })).await;
         assert_eq!(problem.expect_problem(422, "invalid_request")["errors"][0]["field"], field);

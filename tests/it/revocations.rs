@@ -230,6 +230,8 @@ async fn repeated(backend: Backend) {
         json!({ "user": { "issuer": ISSUER, "subject": "a\nb" } }),
         json!({ "user": { "issuer": "", "subject": "a" } }),
         json!({ "tenant": { "issuer": ISSUER } }),
+        json!({ "user": [ISSUER, "a"] }),
+        json!({ "tenant": [ISSUER, "a"] }),
     ] {
         admin.post(PATH, &wrong).await.expect_problem(422, "invalid_request");
     }
