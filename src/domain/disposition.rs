@@ -6,13 +6,22 @@ use crate::model::{ContentType, FileName, Invalid};
 
 /// What a browser shall do with a downloaded file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum Disposition {
     /// Save it.
     #[default]
     Attachment,
     /// Show it.
     Inline,
+}
+
+/// What serde reads it by: of itself it would also take an object with one of the names.
+impl TryFrom<String> for Disposition {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
 }
 
 impl FromStr for Disposition {

@@ -8,7 +8,7 @@ use super::Invalid;
 
 /// How a download reaches the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum Delivery {
     /// As a presigned URL in a JSON reply.
     Url,
@@ -51,6 +51,15 @@ impl Delivery {
             Self::Stream | Self::Accel => true,
             Self::Url | Self::Redirect | Self::Cdn => false,
         }
+    }
+}
+
+/// What serde reads it by: of itself it would also take an object with one of the names.
+impl TryFrom<String> for Delivery {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
     }
 }
 

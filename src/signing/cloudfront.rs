@@ -53,7 +53,7 @@ impl<'a> CookieScope<'a> {
 
 /// The attribute `SameSite` of RFC 6265bis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum SameSite {
     /// Only within the site.
     Strict,
@@ -62,6 +62,20 @@ pub enum SameSite {
     Lax,
     /// With every request: for pages that show files of a distribution on another site.
     None,
+}
+
+/// What serde reads it by: of itself it would also take an object with one of the names.
+impl TryFrom<String> for SameSite {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        match text.as_str() {
+            "strict" => Ok(Self::Strict),
+            "lax" => Ok(Self::Lax),
+            "none" => Ok(Self::None),
+            _ => Err(Invalid::new("must be \"strict\", \"lax\" or \"none\"")),
+        }
+    }
 }
 
 impl SameSite {

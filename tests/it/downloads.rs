@@ -139,6 +139,9 @@ async fn dispositions(backend: Backend) {
 
     for (more, field) in [
         (json!({ "disposition": "open" }), "disposition"),
+        (json!({ "disposition": { "inline": null } }), "disposition"),
+        (json!({ "delivery": 1 }), "delivery"),
+        (json!({ "delivery": { "url": null } }), "delivery"),
         (json!({ "file_name": "a/b.txt" }), "file_name"),
         (json!({ "file_name": "a\r\nSet-Cookie: x=1" }), "file_name"),
         (json!({ "expires_in": 0 }), "expires_in"),
