@@ -72,7 +72,9 @@ pub(super) fn is_active(content_type: &ContentType) -> bool {
         // (<https://mimesniff.spec.whatwg.org/#determining-the-computed-mime-type-of-a-resource>).
         || essence.contains('*')
         || essence.ends_with("/unknown")
-        || ["html", "xml", "xsl", "javascript", "ecmascript"].iter().any(|active| essence.ends_with(active))
+        || ["html", "xml", "xsl"].iter().any(|active| essence.ends_with(active))
+        // With versions behind them (<https://mimesniff.spec.whatwg.org/#javascript-mime-type>).
+        || ["javascript", "ecmascript", "jscript", "livescript"].iter().any(|script| essence.contains(script))
 }
 
 #[cfg(test)]
@@ -109,6 +111,10 @@ mod tests {
             "Application/XHTML+xml",
             "text/xml",
             "text/xsl",
+            "text/javascript1.5",
+            "application/x-ecmascript",
+            "text/jscript",
+            "text/livescript",
             "text/javascript",
             "multipart/x-mixed-replace; boundary=a",
             "image/png; a, text/html",
