@@ -37,6 +37,8 @@ pub fn init(config: &LogConfig) {
     }
     // It announces what "listening on" says already.
     builder.filter_module("actix_server", LevelFilter::Warn);
+    // It calls it an error that somebody sent what is not HTTP, which anybody can do at any time.
+    builder.filter_module("actix_http::h1::dispatcher", LevelFilter::Off);
     // It writes the path of a request that it cannot read, in which there may be a capability.
     builder.filter_module("actix_web", LevelFilter::Warn);
     if config.format == LogFormat::Json {

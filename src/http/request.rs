@@ -131,9 +131,11 @@ fn routed_path(request: &HttpRequest) -> &str {
     request.match_info().as_str()
 }
 
-/// Whether there may be a secret in the path.
+/// Whether there may be a secret in the path, also in one that leads nowhere: a doubled slash or a prefix too many is
+/// easily written, and the secret is as good as before.
 fn holds_secret(path: &str) -> bool {
     [CALLBACKS, CAPABILITIES, TICKETS].iter().any(|secret| path.starts_with(secret))
+        || path.split('/').any(|segment| matches!(segment, "callbacks" | "u" | "t"))
 }
 
 /// The path, or only its pattern where there may be a secret in it.
@@ -216,4 +218,27 @@ pub fn cors(config: &ServerConfig) -> Cors {
         cors = cors.allowed_origin(origin);
     }
     cors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_that_may_hold_a_secret_is_logged() {
+        for secret in [
+            "/t/ticket",
+            "//t/ticket",
+            "/u/capability/s3/params",
+            "/app/u/capability",
+            "/api/v1/callbacks/s3-events/token",
+            "/api/v1//callbacks/s3-events/token",
+            "/callbacks/s3-events/token",
+        ] {
+            assert!(holds_secret(secret), "{secret}");
+        }
+        for harmless in ["/", "/healthz", "/api/v1/uploads/01a228a0-4ccb-7308-aa3e-9f33e597f824/complete", "/tx/u1"] {
+            assert!(!holds_secret(harmless), "{harmless}");
+        }
+    }
 }
