@@ -1365,7 +1365,7 @@ export interface components {
             token?: string | null;
             /**
              * @description The ETag that the store answered the upload with, with or without its quotes. When it is there, another
-             *     object is not confirmed.
+             *     object is not confirmed. An upload that was confirmed before is answered as it is: compare its `etag`.
              */
             etag?: string | null;
             /** @description Of a multipart upload, parts that were sent. When they are there, other parts are not put together. */
@@ -2151,7 +2151,7 @@ export interface components {
             client_network: components["schemas"]["ClientNetwork"];
             /**
              * Format: date-time
-             * @description Its end, which is never later than that of the token that it was asked for with.
+             * @description Its end. The token that it was asked for with is accepted as long, `auth.leeway` included.
              */
             expires_at: string;
         };
@@ -2220,7 +2220,10 @@ export interface components {
             contentType?: string | null;
             uploadId?: string | null;
             partNumber?: number | null;
-            /** @description A shorter life in seconds than the policy's. */
+            /**
+             * @description A shorter life in seconds than the policy's, of the URL of a whole object. What is signed of a file in parts
+             *     does not heed it.
+             */
             expiresIn?: number | null;
             /** @description The exact size of the file, where the page knows it. A PUT needs it. */
             size?: number | string | null;
@@ -3406,7 +3409,8 @@ export interface operations {
             415: components["responses"]["UnsupportedMediaType"];
             /**
              * @description `upload_mismatch`: the stored object is not what was promised; the state is `rejected` from now on.
-             *     `etag_mismatch`: the stored object or part has another ETag than the body says; nothing was changed.
+             *     `etag_mismatch`: the stored object or part has another ETag than the body says. The upload is as it was, but
+             *     that parts which were all there may have been put together: only then does the object have an ETag.
              *     `invalid_request`: a field of the body breaks a rule.
              */
             422: {
