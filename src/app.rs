@@ -18,7 +18,7 @@ use actix_web::{
 };
 use chrono::{DateTime, Utc};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     auth::{self, AuthSetupError, Authenticator, EventSenders, EventTokens, SnsSetupError, SnsVerifier},
@@ -30,7 +30,8 @@ use crate::{
     db::{self, Database, DbError, Ledger, LedgerWriters, SchemaState},
     domain::{
         Accel, CallbackTokens, Capabilities, CapabilityFacts, Inspection, Inspector, Judging, LiveCheck,
-        LiveCheckError, LiveOptions, LiveReport, Outbox, Service, StoreCapability, SweepProgress, Sweeper, TokenKeys,
+        LiveCheckError, LiveOptions, LiveReport, Outbox, Service, StoreCapability, SweepProgress, Sweeper, Sweeping,
+        TokenKeys,
     },
     http::{self, Metrics, Page, State},
     model::{Delivery, IpScope, UploadMethod},
@@ -144,9 +145,7 @@ pub struct Running {
     housekeeping: JoinHandle<StartError>,
     revocations: JoinHandle<()>,
     announcements: Option<JoinHandle<()>>,
-    sweeper: JoinHandle<()>,
-    /// The sweeper stops when it is dropped.
-    sweeping: oneshot::Sender<()>,
+    sweeping: Sweeping,
     webhooks: Webhooks,
     shutdown_timeout: Duration,
     inspector: Option<Inspector>,
@@ -162,12 +161,7 @@ impl Running {
         if let Some(announcements) = &self.announcements {
             announcements.abort();
         }
-        drop(self.sweeping);
-        let ((), (), swept) =
-            tokio::join!(self.server.stop(true), self.webhooks.stop(self.shutdown_timeout), self.sweeper);
-        if let Err(error) = swept {
-            log::error!("the sweeper ended by itself: {error}");
-        }
+        tokio::join!(self.server.stop(true), self.webhooks.stop(self.shutdown_timeout), self.sweeping.stop());
         let _ = self.serving.await;
         // Not before: as long as there are requests, none may be answered with a session from before a revocation.
         self.revocations.abort();
@@ -317,16 +311,7 @@ async fn set_going(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
     // PostgreSQL inside the process serves one connection, which a listener would keep from everybody else.
     let announcements =
         (config.database.max_connections > 1).then(|| runtime.spawn(database.clone().listen_for_announcements()));
-    let sweeper = Sweeper::new(service.clone(), &config.sweeper);
-    let (sweeping, stopped) = oneshot::channel();
-    let stopping = async move {
-        let _ = stopped.await;
-    };
-    let sweeper = if config.sweeper.enabled {
-        runtime.spawn(sweeper.sweep_until(stopping))
-    } else {
-        runtime.spawn(sweeper.watch_until(stopping))
-    };
+    let sweeping = Sweeper::new(service.clone(), &config.sweeper).start(&runtime);
     let inspector = Inspector::start(&service, &runtime);
     let state = State::new(&server_config, service.clone(), authenticator, event_senders, metrics);
     let page = if config.web.enabled { Some(Page::new(endpoint(&config.s3)?.origin())) } else { None };
@@ -344,7 +329,6 @@ async fn set_going(config: &Config, clock: Clock, runtime: Handle) -> Result<Run
         housekeeping,
         revocations,
         announcements,
-        sweeper,
         sweeping,
         webhooks,
         shutdown_timeout: config.server.shutdown_timeout,

@@ -52,7 +52,7 @@ pub use live_check::{
 pub use multipart::{ClaimedPart, MissingParts, PartsRequest, SignedPart, UploadedParts};
 pub use outbox::Outbox;
 pub use revoke::{RevocationRequest, RevocationSubject, Revoked};
-pub use sweep::{Rehearsal, SweepProgress, SweepStatus, Sweeper};
+pub use sweep::{Rehearsal, SweepProgress, SweepStatus, Sweeper, Sweeping};
 pub use tickets::RevokedDownload;
 pub use token_keys::TokenKeys;
 

@@ -12,8 +12,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{
+    runtime::Handle,
     sync::oneshot,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
 
@@ -39,6 +40,23 @@ pub struct Sweeper {
     /// With a store that is asked no faster than the settings allow.
     service: Service,
     settings: SweeperConfig,
+}
+
+/// The task of a [`Sweeper`]. Any number of processes may have one.
+#[derive(Debug)]
+pub struct Sweeping {
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Sweeping {
+    /// Ends it, with what it has taken and not begun to look at given back.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            log::error!("the sweeper ended by itself: {error}");
+        }
+    }
 }
 
 /// Looks that are under way, and uploads that are taken and wait for one. A look that takes its time takes one place,
@@ -136,6 +154,26 @@ impl Sweeper {
         &self.service.sweep_progress
     }
 
+    /// Starts sweeping on `runtime`, the main one; where the settings leave that to others, watching whether they do it.
+    pub fn start(self, runtime: &Handle) -> Sweeping {
+        let (stop, stopped) = oneshot::channel::<()>();
+        // Nothing is sent: it ends with whoever started it.
+        let stopping = async move {
+            let _ = stopped.await;
+        };
+        let task = if self.settings.enabled {
+            runtime.spawn(self.sweep_until(stopping))
+        } else {
+            runtime.spawn(async move {
+                tokio::select! {
+                    () = self.watch_for_ever() => {}
+                    () = stopping => {}
+                }
+            })
+        };
+        Sweeping { task, stop }
+    }
+
     /// Sweeps until `stopping` is over, and gives back what it has taken then and not begun to look at. A look that is cut
     /// off, here or because the task is ended, costs nothing but the time until its lease ends.
     pub async fn sweep_until(self, stopping: impl Future<Output = ()>) {
@@ -148,20 +186,13 @@ impl Sweeper {
         looks.give_back().await;
     }
 
-    /// Counts what is due until `stopping` is over, for whoever leaves the sweeping to others and wants to know whether
-    /// they do it.
-    pub async fn watch_until(self, stopping: impl Future<Output = ()>) {
-        let watch = async {
-            loop {
-                tokio::time::sleep(self.settings.interval).await;
-                if let Err(error) = self.backlog().await {
-                    log::warn!("what is due was not counted: {error}");
-                }
+    /// Counts what is due, for whoever leaves the sweeping to others and wants to know whether they do it.
+    async fn watch_for_ever(&self) {
+        loop {
+            tokio::time::sleep(self.settings.interval).await;
+            if let Err(error) = self.backlog().await {
+                log::warn!("what is due was not counted: {error}");
             }
-        };
-        tokio::select! {
-            () = watch => {}
-            () = stopping => {}
         }
     }
 
