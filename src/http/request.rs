@@ -20,9 +20,6 @@ use uuid::Uuid;
 use super::{ApiError, Dialect, RoutePattern, State};
 use crate::config::server::ServerConfig;
 
-/// What stores call.
-const CALLBACKS: &str = "/api/v1/callbacks/";
-
 /// What stands before a capability.
 const CAPABILITIES: &str = "/u/";
 
@@ -134,8 +131,7 @@ fn routed_path(request: &HttpRequest) -> &str {
 /// Whether there may be a secret in the path, also in one that leads nowhere: a doubled slash or a prefix too many is
 /// easily written, and the secret is as good as before.
 fn holds_secret(path: &str) -> bool {
-    [CALLBACKS, CAPABILITIES, TICKETS].iter().any(|secret| path.starts_with(secret))
-        || path.split('/').any(|segment| matches!(segment, "callbacks" | "u" | "t"))
+    path.split('/').any(|segment| matches!(segment, "callbacks" | "u" | "t"))
 }
 
 /// The path, or only its pattern where there may be a secret in it.
