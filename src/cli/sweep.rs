@@ -64,22 +64,24 @@ async fn rehearse(sweeper: &Sweeper, bar: &ProgressBar) -> Result<ExitCode, Fail
     Ok(ExitCode::SUCCESS)
 }
 
+async fn sweep_once(sweeper: &Sweeper) -> Result<(), Failure> {
+    sweeper.backlog().await?;
+    sweeper.sweep_due().await?;
+    sweeper.abort_stale_multiparts().await?;
+    Ok(())
+}
+
 async fn sweep(sweeper: &Sweeper, once: bool, bar: &ProgressBar) -> Result<ExitCode, Failure> {
     let mut stop = StopSignals::listen()?;
     let work = async {
-        if !once {
+        if once {
+            tokio::select! {
+                swept = sweep_once(sweeper) => swept,
+                () = stop.wait() => Err(Interrupted.into()),
+            }
+        } else {
             sweeper.clone().sweep_until(stop.wait()).await;
-            return Ok::<_, Failure>(());
-        }
-        let all = async {
-            sweeper.backlog().await?;
-            sweeper.sweep_due().await?;
-            sweeper.abort_stale_multiparts().await?;
             Ok(())
-        };
-        tokio::select! {
-            swept = all => swept,
-            () = stop.wait() => Err(Interrupted.into()),
         }
     };
     let follow = async {

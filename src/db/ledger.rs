@@ -299,17 +299,18 @@ impl<R: GroupRow> Writer<R> {
             Ok(()) => group.drain(..).for_each(|entry| self.reply(entry, Ok(()))),
             // One row may have spoilt the statement for all: each entry gets its own, so that only that one fails.
             Err(DbError::RowRefused(_) | DbError::Failed(_)) if group.len() > 1 => {
-                let mut unavailable = None;
+                let mut is_away = None;
                 for entry in group.drain(..) {
-                    let result = match unavailable.clone() {
+                    let result = match &is_away {
                         // Each would wait for its own time limit, and the queue behind all of them.
-                        Some(error) => Err(error),
+                        Some(error) => Err(DbError::clone(error)),
                         None => self.insert(std::slice::from_ref(&entry)).await,
                     };
-                    unavailable =
-                        result.as_ref().err().filter(|error| matches!(error, DbError::Unavailable(_))).cloned();
                     if let Err(error) = &result {
                         log::warn!("{} rows were not written: {error}", entry.rows.len());
+                        if matches!(error, DbError::Unavailable(_)) {
+                            is_away = Some(error.clone());
+                        }
                     }
                     self.reply(entry, result);
                 }

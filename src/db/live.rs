@@ -50,10 +50,12 @@ impl Database {
     /// Says which statement failed.
     pub async fn may_write(&self) -> Result<(), DbError> {
         for table in TABLES {
-            let insert = format!("INSERT INTO {table} SELECT * FROM {table} WHERE false");
-            let change =
-                || [format!("SELECT FROM {table} WHERE false FOR UPDATE"), format!("DELETE FROM {table} WHERE false")];
-            for statement in [insert].into_iter().chain((table != ADDED_TO).then(change).into_iter().flatten()) {
+            let mut statements = vec![format!("INSERT INTO {table} SELECT * FROM {table} WHERE false")];
+            if table != ADDED_TO {
+                statements.push(format!("SELECT FROM {table} WHERE false FOR UPDATE"));
+                statements.push(format!("DELETE FROM {table} WHERE false"));
+            }
+            for statement in statements {
                 self.query(async move |connection| diesel::sql_query(statement).execute(connection).await).await?;
             }
         }

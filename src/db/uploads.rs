@@ -269,11 +269,11 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn readable_uploads(&self, ids: &[IntentId]) -> Result<Vec<UploadIntent>, DbError> {
-        let mut uploads = Vec::new();
         match self.uploads(ids).await {
             Err(DbError::Failed(_)) => {}
             all => return all,
         }
+        let mut uploads = Vec::new();
         for id in ids {
             match self.upload(*id).await {
                 Ok(upload) => uploads.extend(upload),

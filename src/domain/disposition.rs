@@ -6,7 +6,7 @@ use crate::model::{ContentType, FileName, Invalid};
 
 /// What a browser shall do with a downloaded file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase", try_from = "String")]
+#[serde(try_from = "String")]
 pub enum Disposition {
     /// Save it.
     #[default]

@@ -67,14 +67,10 @@ impl FromStr for Delivery {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text {
-            "url" => Ok(Self::Url),
-            "redirect" => Ok(Self::Redirect),
-            "stream" => Ok(Self::Stream),
-            "accel" => Ok(Self::Accel),
-            "cdn" => Ok(Self::Cdn),
-            _ => Err(Invalid::new("must be \"url\", \"redirect\", \"stream\", \"accel\" or \"cdn\"")),
-        }
+        Self::ALL
+            .into_iter()
+            .find(|delivery| delivery.as_str() == text)
+            .ok_or_else(|| Invalid::new("must be \"url\", \"redirect\", \"stream\", \"accel\" or \"cdn\""))
     }
 }
 

@@ -53,7 +53,7 @@ impl<'a> CookieScope<'a> {
 
 /// The attribute `SameSite` of RFC 6265bis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase", try_from = "String")]
+#[serde(try_from = "String")]
 pub enum SameSite {
     /// Only within the site.
     Strict,
