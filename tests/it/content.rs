@@ -116,9 +116,7 @@ fn content(expected: &str, found: &str) -> Value {
 }
 
 async fn metric(caller: &Caller, name: &str) -> u64 {
-    let text = caller.get("/metrics").await.text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(0, |value| value.parse().expect("a number"))
+    caller.metric(name).await.unwrap_or_default()
 }
 
 async fn rejected(backend: Backend) {

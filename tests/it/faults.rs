@@ -58,7 +58,5 @@ pub(crate) fn register(suite: &mut Suite<'_>) {
 
 /// The value of a metric without labels.
 async fn metric(caller: &Caller, name: &str) -> u64 {
-    let text = caller.get("/metrics").await.text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no metric {name}")).parse().expect("a number")
+    caller.metric(name).await.unwrap_or_else(|| panic!("no metric {name}"))
 }

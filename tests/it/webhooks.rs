@@ -103,17 +103,10 @@ async fn download(caller: &Caller, upload: &Value) -> Value {
     caller.post("/api/v1/downloads", &body).await.expect(StatusCode::CREATED)
 }
 
-/// The value of a metric with its labels; `None` while there is none.
-async fn metric(caller: &Caller, series: &str) -> Option<u64> {
-    let text = caller.get("/metrics").await.text();
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map(|value| value.parse().expect("a number"))
-}
-
 /// Waits until this many attempts came to that.
 async fn until_attempts(caller: &Caller, endpoint: &str, outcome: &str, count: u64) {
     let series = format!("presignd_webhook_attempts_total{{endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}");
-    eventually(PATIENCE, async || (metric(caller, &series).await? >= count).then_some(())).await;
+    eventually(PATIENCE, async || (caller.metric(&series).await? >= count).then_some(())).await;
 }
 
 fn types(received: &[Received]) -> Vec<String> {
@@ -374,9 +367,9 @@ async fn bad_endpoint(backend: Backend) {
     let waiting = bad.until(|received| received.len() >= 2).await;
     assert_eq!(waiting.len(), 2, "{waiting:#?}");
     until_attempts(&alice, "good", "delivered", 8).await;
-    let failed = metric(&alice, "presignd_webhook_attempts_total{endpoint=\"bad\",outcome=\"failed\"}").await;
+    let failed = alice.metric("presignd_webhook_attempts_total{endpoint=\"bad\",outcome=\"failed\"}").await;
     assert_eq!(failed, Some(0));
-    let pending = async || metric(&alice, "presignd_webhook_pending_deliveries{endpoint=\"bad\"}").await;
+    let pending = async || alice.metric("presignd_webhook_pending_deliveries{endpoint=\"bad\"}").await;
     eventually(PATIENCE, async || (pending().await? == 8).then_some(())).await;
     // Or stopping would wait for it.
     drop(bad);
@@ -459,7 +452,7 @@ async fn shared(backend: Backend) {
     let taken = receiver.until_taken(30).await;
     assert_eq!(taken.len(), 30);
     let series = "presignd_webhook_attempts_total{endpoint=\"app\",outcome=\"delivered\"}";
-    let both = async || [metric(&alice, series).await.unwrap(), metric(&bob, series).await.unwrap()];
+    let both = async || [alice.metric(series).await.unwrap(), bob.metric(series).await.unwrap()];
     let done = async || Some(both().await).filter(|[first, second]| first + second == 30);
     let ([of_first, of_second], _) = eventually(PATIENCE, done).await;
     assert!(of_first > 0 && of_second > 0, "{of_first} and {of_second}");
@@ -495,13 +488,19 @@ async fn killed(backend: Backend) {
     ground.end().await;
 }
 
-async fn late_answer(backend: Backend) {
-    let ground = Ground::new(&backend).await;
-    let receiver = WebhookReceiver::start(&backend.runtime).await;
+/// A service and its user, with one attempt under way that ends when the receiver is told to take it.
+async fn under_way(ground: &Ground) -> (Running, Caller, WebhookReceiver) {
+    let receiver = WebhookReceiver::start(&ground.backend.runtime).await;
     receiver.set(Mood::Wait);
     let (running, alice) = ground.start(&section("", &[("app", receiver.url(), "")]), &Clock::System).await;
     abort(&alice).await;
     receiver.until_waiting(1).await;
+    (running, alice, receiver)
+}
+
+async fn late_answer(backend: Backend) {
+    let ground = Ground::new(&backend).await;
+    let (running, _, receiver) = under_way(&ground).await;
     // As another process claims what it takes for given up.
     let claim = "UPDATE webhook_deliveries SET next_attempt_at = next_attempt_at + interval '1 hour'";
     ground.database.psql(claim);
@@ -517,11 +516,7 @@ async fn late_answer(backend: Backend) {
 
 async fn stopped(backend: Backend) {
     let ground = Ground::new(&backend).await;
-    let receiver = WebhookReceiver::start(&backend.runtime).await;
-    receiver.set(Mood::Wait);
-    let (running, alice) = ground.start(&section("", &[("app", receiver.url(), "")]), &Clock::System).await;
-    abort(&alice).await;
-    receiver.until_waiting(1).await;
+    let (running, alice, receiver) = under_way(&ground).await;
     let stopping = backend.runtime.spawn(running.stop());
     let refused = async || Reply::try_of(alice.request(Method::GET, "/healthz")).await.err();
     eventually(PATIENCE, refused).await;

@@ -63,6 +63,13 @@ impl Caller {
         Reply::of(self.request(Method::GET, path)).await
     }
 
+    /// The value of a metric with its labels; `None` while there is none.
+    pub(crate) async fn metric(&self, series: &str) -> Option<u64> {
+        let text = self.get("/metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map(|value| value.parse().expect("a number"))
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Reply {
         Reply::of(self.request(Method::DELETE, path)).await
     }

@@ -4,9 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{
-    Backend, Clock, Ground, Mood, PATIENCE, WebhookReceiver, abort, eventually, id, metric, section, until_attempts,
-};
+use super::{Backend, Clock, Ground, Mood, PATIENCE, WebhookReceiver, abort, eventually, id, section, until_attempts};
 
 /// Runs `presignd webhooks …` on these settings; gives exit code, standard output and standard error.
 fn webhooks(ground: &Ground, settings: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -101,7 +99,7 @@ pub(super) async fn gone(backend: Backend) {
     let without = section("", &[("app", app.url(), "")]);
     let (running, alice) = ground.start(&without, &Clock::System).await;
     app.until_taken(1).await;
-    let waiting = async || metric(&alice, "presignd_webhook_pending_deliveries{endpoint=\"(not configured)\"}").await;
+    let waiting = async || alice.metric("presignd_webhook_pending_deliveries{endpoint=\"(not configured)\"}").await;
     eventually(PATIENCE, async || (waiting().await? == 1).then_some(())).await;
     let [one] = &list(&ground, &without, &["--state", "pending"])[..] else { panic!("one delivery") };
     assert_eq!((&one["endpoint"], &one["endpoint_configured"]), (&"gone".into(), &false.into()));

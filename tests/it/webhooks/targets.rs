@@ -1,6 +1,6 @@
 //! Where webhooks do not go.
 
-use super::{Backend, Mood, TestApp, WebhookReceiver, abort, metric, options, section, until_attempts};
+use super::{Backend, Mood, TestApp, WebhookReceiver, abort, options, section, until_attempts};
 
 pub(super) async fn private(backend: Backend) {
     let receiver = WebhookReceiver::start(&backend.runtime).await;
@@ -47,6 +47,6 @@ pub(super) async fn redirects(backend: Backend) {
     }
     assert_eq!(inside.received().len(), 0);
     let delivered = "presignd_webhook_attempts_total{endpoint=\"app\",outcome=\"delivered\"}";
-    assert_eq!(metric(&alice, delivered).await, Some(0));
+    assert_eq!(alice.metric(delivered).await, Some(0));
     app.end().await;
 }
