@@ -41,9 +41,11 @@ impl Rgw {
         // The in-memory store gives itself an id when it is made, so the monitor learns the id from the store.
         run(None, cluster.command("ceph-osd").args(["-i", "0", "--mkfs"]))?;
         let fsid = ["fsid", "fs_fsid"].iter().find_map(|file| std::fs::read_to_string(dir.join("osd").join(file)).ok());
-        cluster.ceph(&["osd", "new", fsid.ok_or("ceph-osd --mkfs left no fsid")?.trim(), "0"])?;
+        let fsid = fsid.ok_or("ceph-osd --mkfs left no fsid")?;
+        // On a loaded machine the monitor elects itself again at times, and refuses commands meanwhile. Both may be repeated.
+        mon.wait_ready(|| cluster.ceph(&["osd", "new", fsid.trim(), "0"]))?;
         // Placed by hand: an OSD that does it itself races with its monitor map when authentication is off.
-        cluster.ceph(&["osd", "crush", "add", "osd.0", "1.0", "root=default", "host=localhost"])?;
+        mon.wait_ready(|| cluster.ceph(&["osd", "crush", "add", "osd.0", "1.0", "root=default", "host=localhost"]))?;
         let osd = cluster.daemon("osd", Command::new("ceph-osd").args(["-f", "-i", "0"]))?;
 
         let mut radosgw = cluster.daemon("radosgw", Command::new("radosgw").args(["-f", "-n", "client.rgw"]))?;
